@@ -1,0 +1,223 @@
+"""Files: every write of the toolkit goes through here, whole or not at all.
+
+A file is written under a temporary name in its own folder, flushed to the disk and renamed. A killed
+process leaves at most a temporary file, which carries its owner's process number and is swept later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer.errors import ResourceError
+
+_TEMPORARY = ".partial"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
+
+    Raises
+    ------
+    ResourceError
+        The folder cannot be written or the disk is full. Nothing with the final name has changed.
+    """
+    final = Path(path)
+    temporary = final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, final)
+        _sync_folder(final.parent)
+    except OSError as error:
+        raise cannot_write(final, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically; characters that UTF-8 lacks (names that are not UTF-8) are escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, atomically; numpy numbers and arrays become plain ones."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table atomically; text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([neutral_cell(cell) for cell in header])
+    writer.writerows([neutral_cell(cell) for cell in row] for row in rows)
+    write_text(path, table.getvalue())
+
+
+def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Write one array as .npy, without pickle, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as target:
+        np.save(target, array, allow_pickle=False)
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write torch tensors as safetensors, atomically, with string metadata."""
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata=metadata)
+
+
+def neutral_cell(cell: Any) -> Any:
+    """Return `cell`, with an apostrophe before text that spreadsheets take for a formula. Numbers stay.
+
+    >>> neutral_cell("=1+1"), neutral_cell(-0.3), neutral_cell("-0.3"), neutral_cell("cat")
+    ("'=1+1", -0.3, "'-0.3", 'cat')
+    """
+    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + cell
+    return cell
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    with open(path, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(source)
+
+
+def require_space(folder: str | os.PathLike[str], n_bytes: int) -> None:
+    """Raise `ResourceError` when the disk that holds `folder` has less than `n_bytes` free."""
+    free = shutil.disk_usage(_existing(Path(folder))).free
+    if free < n_bytes:
+        raise ResourceError(f"Disk full: {folder} needs {readable_bytes(n_bytes)}, {readable_bytes(free)} are free.")
+
+
+def require_writable(folder: str | os.PathLike[str]) -> None:
+    """Create `folder` and try one small write in it, so that a refusal comes before the work does."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{_owner()}.0{_TEMPORARY}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def sweep(folder: str | os.PathLike[str]) -> int:
+    """Delete temporary files that processes of this machine left when they died; return how many."""
+    n_swept = 0
+    for leftover in Path(folder).rglob(f".*{_TEMPORARY}"):
+        host, _, pid = leftover.name.split(".")[-3].rpartition("-")
+        if host == _host() and pid.isdigit() and not _is_alive(int(pid)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                n_swept += 1
+    return n_swept
+
+
+def cannot_write(path: Path, error: OSError) -> ResourceError:
+    """Say in one line why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(_existing(path)).free
+        return ResourceError(f"Disk full while writing {path}: {readable_bytes(free)} are free. Make room or choose another folder.")
+    return ResourceError(f"Cannot write {path}: {error.strerror or error}. Choose a folder that you may write to.")
+
+
+def cache_folder() -> Path:
+    """Return where caches live: `$TRANSFER_CACHE`, or the user's cache folder, or the system's temporary one."""
+    if chosen := os.environ.get("TRANSFER_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "transfer"
+    with contextlib.suppress(RuntimeError):  # raised where there is no HOME
+        return Path.home() / ".cache" / "transfer"
+    import tempfile
+
+    return Path(tempfile.gettempdir()) / "transfer-cache"
+
+
+def readable_bytes(n_bytes: float) -> str:
+    """Return a size for people.
+
+    >>> readable_bytes(1_500_000)
+    '1.5 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (os.PathLike, set, tuple)):
+        return os.fspath(value) if isinstance(value, os.PathLike) else list(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _digest(source: io.BufferedReader) -> str:
+    digest = hashlib.sha256()
+    while block := source.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "_")
+
+
+def _owner() -> str:
+    return f"{_host()}-{os.getpid()}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every platform lets a folder be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
