@@ -51,6 +51,34 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` when the block ends without an error.
+
+    An empty folder at `path` is replaced. Leftovers of processes that died here are swept first.
+
+    Raises
+    ------
+    ResourceError
+        The folder cannot be written or the disk is full. Nothing with the final name has changed.
+    """
+    final = Path(path).absolute()
+    building = final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    try:
+        building.mkdir(parents=True)
+        sweep(final.parent, deep=False)
+        yield building
+        _sync_folder(building)
+        if final.is_dir():
+            final.rmdir()
+        building.rename(final)
+        _sync_folder(final.parent)
+    except OSError as error:
+        raise cannot_write(final, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_path(path) as temporary:
@@ -114,6 +142,14 @@ def require_space(folder: str | os.PathLike[str], n_bytes: int) -> None:
         raise ResourceError(f"Disk full: {folder} needs {readable_bytes(n_bytes)}, {readable_bytes(free)} are free.")
 
 
+def reserve_space(target: io.BufferedWriter, n_bytes: int) -> None:
+    """Take `n_bytes` of the disk for an open file now, so that a full disk is noticed before the work is done."""
+    require_space(Path(target.name).parent, n_bytes)
+    if n_bytes and hasattr(os, "posix_fallocate"):
+        with contextlib.suppress(OSError):  # some file systems have no such call; writing will tell
+            os.posix_fallocate(target.fileno(), 0, n_bytes)
+
+
 def require_writable(folder: str | os.PathLike[str]) -> None:
     """Create `folder` and try one small write in it, so that a refusal comes before the work does."""
     folder = Path(folder)
@@ -126,10 +162,11 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
         raise cannot_write(folder, error) from error
 
 
-def sweep(folder: str | os.PathLike[str]) -> int:
+def sweep(folder: str | os.PathLike[str], deep: bool = True) -> int:
     """Delete temporary files that processes of this machine left when they died; return how many."""
     n_swept = 0
-    for leftover in Path(folder).rglob(f".*{_TEMPORARY}"):
+    found = Path(folder).rglob if deep else Path(folder).glob
+    for leftover in list(found(f".*{_TEMPORARY}")):
         host, _, pid = leftover.name.split(".")[-3].rpartition("-")
         if host == _host() and pid.isdigit() and not _is_alive(int(pid)):
             with contextlib.suppress(OSError):

@@ -1,0 +1,54 @@
+"""transfer: a folder of images in, an honest classifier out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transfer.backbones import load_backbone
+    from transfer.dataset import scan
+    from transfer.estimators import FeatureExtractor, TransferClassifier
+    from transfer.features import extract_features
+    from transfer.recipe import Recipe, load_recipe
+    from transfer.runs import Run, load_run
+    from transfer.strategies import fit
+
+__version__ = "0.1.0"
+
+# public name -> module; loaded when first used, since torch takes seconds
+_HOME = {
+    "fit": "strategies",
+    "load_run": "runs",
+    "Run": "runs",
+    "extract_features": "features",
+    "load_backbone": "backbones",
+    "scan": "dataset",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "TransferClassifier": "estimators",
+    "FeatureExtractor": "estimators",
+}
+
+__all__ = [
+    "FeatureExtractor",
+    "Recipe",
+    "Run",
+    "TransferClassifier",
+    "extract_features",
+    "fit",
+    "load_backbone",
+    "load_recipe",
+    "load_run",
+    "scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"transfer.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'transfer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,443 @@
+"""Command line: parse, call one function, print. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from transfer import __version__
+from transfer.errors import TransferError, did_you_mean
+
+
+class _Group(click.Group):
+    """A group that names the nearest command where there is none of that name."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            ctx.fail(f"No command {args[0]!r}.{did_you_mean(args[0], known)} Commands: {', '.join(known)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="transfer")
+def cli() -> None:
+    """Train an image classifier on a folder of images, starting from a network that knows ImageNet.
+
+    \b
+    transfer fit DATA              train; DATA has one folder of images per class
+    transfer predict RUN IMAGE...  use what was trained
+    transfer inspect DATA          look at the data first
+    """
+
+
+def _common(*names: str) -> Callable[[Any], Any]:
+    """Add options that several commands share."""
+    options = {
+        "backbone": click.option("--backbone", metavar="NAME", help="Pretrained network; see `transfer backbones`."),
+        "weights": click.option("--weights", metavar="FILE", help=".safetensors or .pth file, run folder, or `random`."),
+        "device": click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
+        "exact": click.option("--exact", is_flag=True, default=None, help="Compute in float32 throughout."),
+        "on_bad": click.option("--on-bad", type=click.Choice(["skip", "fail"]), help="What an unreadable image does."),
+        "max_pixels": click.option("--max-pixels", type=int, metavar="N", help="Refuse larger images."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        "quiet": click.option("-q", "--quiet", is_flag=True, help="No progress."),
+        "debug": click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+    }
+
+    def add(command: Any) -> Any:
+        for name in reversed((*names, "debug")):
+            command = options[name](command)
+        return command
+
+    return add
+
+
+@cli.command()
+@click.argument("data", type=click.Path())
+@click.option("--recipe", metavar="NAME", help="A named recipe (`transfer recipes`) or a YAML file.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the recipe.")
+@click.option("--out", type=click.Path(), metavar="DIR", help="The run folder; runs/DATA-STRATEGY by default.")
+@click.option("--split", type=click.Path(), metavar="CSV", help="Use the parts of an earlier run's split.csv.")
+@click.option("--seed", type=int, help="Of every draw.")
+@_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
+def fit(
+    data: str,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    out: str | None,
+    split: str | None,
+    on_bad: str | None,
+    max_pixels: int | None,
+    as_json: bool,
+    quiet: bool,
+    **changes: Any,
+) -> None:
+    """Train on a folder of images and write a run folder.
+
+    DATA holds one folder of images per class, or train, val and test folders of such, or is a CSV file with the
+    columns path, label and, if wanted, split.
+    """
+    from transfer.strategies import fit
+
+    extra = [f"data.on_bad={on_bad}"] if on_bad else []
+    extra += [f"data.max_pixels={max_pixels}"] if max_pixels else []
+    run = fit(data, recipe, out=out, split=split, settings=[*settings, *extra], quiet=quiet, **changes)
+    if as_json:
+        _print_json({"run": str(run.path), **run.metrics})
+        return
+    _print_scores(run.metrics)
+    click.echo(f"Run: {run.path}")
+
+
+@cli.command()
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), metavar="DIR", help="A new folder for the arrays.")
+@click.option("--tap", "taps", multiple=True, metavar="NAME", help="Layer to read; may be given several times.")
+@click.option("--pool", type=click.Choice(["average", "none"]), default="average", help="Over a map; none keeps it.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the arrays.")
+@_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "quiet")
+def features(
+    data: str,
+    out: str,
+    taps: tuple[str, ...],
+    pool: str,
+    dtype: str,
+    backbone: str | None,
+    weights: str | None,
+    device: str | None,
+    exact: bool | None,
+    on_bad: str | None,
+    max_pixels: int | None,
+    quiet: bool,
+) -> None:
+    """Write frozen features as .npy files: DIR/TAP.npy, labels.npy, index.csv, manifest.json.
+
+    Row i of every array is line i of index.csv. `transfer features --check DIR` verifies the checksums of such a
+    folder.
+    """
+    from transfer.backbones import load_backbone
+    from transfer.dataset import scan
+    from transfer.errors import UsageError
+    from transfer.features import FEATURES, extract, stop_on_bad, write_features
+    from transfer.images import MAX_PIXELS
+    from transfer.progress import Progress
+
+    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise UsageError(f"{out} exists. Choose another --out, or delete it.")
+    extraction = extract(
+        scan(data),
+        load_backbone(backbone or "tf_efficientnet_lite0", weights),
+        taps or (FEATURES,),
+        pool=pool,
+        dtype=dtype,
+        exact=bool(exact),
+        device=device or "auto",
+        max_pixels=max_pixels or MAX_PIXELS,
+        progress=Progress(quiet),
+    )
+    stop_on_bad(extraction.dataset, on_bad or "skip", 0.05)
+    manifest = write_features(extraction, out, dtype)
+    for tap, shape in manifest["taps"].items():
+        click.echo(f"{Path(out) / tap}.npy  {' x '.join(map(str, shape))} {dtype}")
+    _print_left_out(manifest["unreadable"])
+
+
+@cli.command()
+@click.argument("run", type=click.Path())
+@click.argument("data", type=click.Path())
+@_common("device", "json", "quiet")
+def evaluate(run: str, data: str, device: str | None, as_json: bool, quiet: bool) -> None:
+    """Score a run on labelled images that it has not seen."""
+    from transfer.runs import load_run
+
+    scores = load_run(run).evaluate(data, device=device or "auto", quiet=quiet)
+    if as_json:
+        _print_json(scores)
+        return
+    _print_scores({"test": scores})
+    click.echo(f"{'class':24} {'n':>6} {'precision':>10} {'recall':>8} {'f1':>8}   95 % of recall")
+    for row in scores["per_class"]:
+        numbers = [_percent(row[key]) for key in ("precision", "recall", "f1")]
+        interval = row["recall_interval"]
+        span = f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else ""
+        click.echo(f"{_shown(row['class']):24} {row['n']:6d} {numbers[0]:>10} {numbers[1]:>8} {numbers[2]:>8}   {span}")
+    if scores["n_seen_in_training"]:
+        click.echo(f"Careful: the run was fitted on {scores['n_seen_in_training']} of these images.", err=True)
+    _print_left_out(scores["unreadable"])
+
+
+@cli.command()
+@click.argument("run", type=click.Path())
+@click.argument("images", nargs=-1, required=True, type=click.Path())
+@click.option("--top", default=1, metavar="K", help="Show the K most probable classes.", type=click.IntRange(1))
+@click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write a table.")
+@_common("device", "max_pixels", "json", "quiet")
+def predict(
+    run: str,
+    images: tuple[str, ...],
+    top: int,
+    csv_file: str | None,
+    device: str | None,
+    max_pixels: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Classify images, or all images in a folder, with a run."""
+    from transfer.dataset import find_images
+    from transfer.errors import DataError
+    from transfer.files import write_csv
+    from transfer.images import MAX_PIXELS
+    from transfer.runs import load_run
+
+    loaded = load_run(run)
+    predictions = loaded.predict(
+        find_images(images), device=device or "auto", max_pixels=max_pixels or MAX_PIXELS, quiet=quiet
+    )
+    rows = predictions.top(top)
+    if csv_file:
+        n = len(rows[0]["top"]) if rows else 1
+        header = ["path", *(name for i in range(1, n + 1) for name in (f"class_{i}", f"probability_{i}"))]
+        table = ([r["path"], *(x for t in r["top"] for x in (t["class"], round(t["probability"], 4)))] for r in rows)
+        write_csv(csv_file, header, table)
+    if as_json:
+        _print_json({"predictions": rows, "unreadable": predictions.unreadable})
+    elif not csv_file:
+        for row in rows:
+            guesses = "  ".join(f"{_shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
+            click.echo(f"{_shown(row['path'])}: {guesses}")
+    for path, reason in predictions.unreadable:
+        click.echo(f"{_shown(path)}: unreadable: {reason}", err=True)
+    if not rows:
+        raise DataError("None of the images could be read.")
+
+
+@cli.command()
+@click.argument("data", type=click.Path())
+@click.option("--recipe", metavar="NAME", help="Show what `fit` would do with this recipe.")
+@click.option("--seed", default=0, help="Of the split that would be drawn.")
+@_common("max_pixels", "json", "quiet")
+def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as_json: bool, quiet: bool) -> None:
+    """Describe a dataset: classes, sizes, unreadable files, duplicates, and what `fit` would do."""
+    from transfer.dataset import describe, draw_split, scan
+    from transfer.images import MAX_PIXELS, read_all
+    from transfer.progress import Progress
+    from transfer.recipe import load_recipe
+    from transfer.strategies import describe_plan
+
+    dataset = scan(data)
+    progress = Progress(quiet)
+    with progress.task("Decoding every image", len(dataset)) as advance:
+        sizes, bad = read_all(dataset.paths, max_pixels or MAX_PIXELS, advance)
+    dataset = dataset.without(bad)
+    split = draw_split(dataset, seed=seed)
+    description = describe(dataset, split)
+    description["pixels"] = sizes
+    description["plan"] = describe_plan(load_recipe(recipe), dataset, split)
+    if as_json:
+        _print_json(description)
+    else:
+        _print_description(description)
+
+
+@cli.command()
+@click.argument("pattern", default="*")
+@_common("json")
+def backbones(pattern: str, as_json: bool) -> None:
+    """List pretrained networks, or the cuts of one: `transfer backbones NAME`."""
+    from transfer import backbones
+
+    rows = backbones.list_backbones(pattern)
+    if any(row["name"] == pattern for row in rows):
+        _print_cuts(pattern, as_json)
+        return
+    if not rows:
+        backbones.build(pattern)  # says what the nearest name is
+    for row in rows if len(rows) <= 60 else []:
+        row.update(backbones.measure(row["name"]))
+    if as_json:
+        _print_json(rows)
+        return
+    click.echo(f"{'name':48} {'source':12} {'input':>6} {'parameters':>11} {'features':>9}  weights")
+    for row in rows:
+        size = f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else ""
+        here = "on this machine" if row["here"] else "hub"
+        click.echo(
+            f"{row['name']:48} {row['source']:12} {row['input_size']:>6} {size:>11} {row.get('features', ''):>9}  {here}"
+        )
+    if len(rows) > 60:
+        click.echo(f"{len(rows)} networks. Parameters and features are shown for 60 or fewer: narrow the pattern.")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_common()
+def recipes(name: str | None) -> None:
+    """List the named recipes, or print one."""
+    from transfer.recipe import describe_recipe, find_recipe, recipe_files
+
+    if name:
+        click.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+        return
+    for recipe, path in recipe_files().items():
+        click.echo(f"{recipe:16} {describe_recipe(path)}")
+
+
+@cli.command()
+@click.option("--out", default="digits", type=click.Path(), metavar="DIR", help="Folder for the images.")
+@_common("quiet")
+def demo(out: str, quiet: bool) -> None:
+    """Write 1,797 handwritten digits as a folder of images, and fit on it."""
+    from transfer.demo import write_digits
+    from transfer.strategies import fit
+
+    n_images = write_digits(out)
+    click.echo(f"{n_images} images of handwritten digits in {out}/, one folder per class.")
+    run = fit(out, quiet=quiet)
+    click.echo(f"Test: {run.summary}.")
+    click.echo(f"Run:  {run.path}")
+    click.echo("\nNow on your own folder, with one folder of images per class inside:")
+    click.echo("  transfer inspect path/to/images")
+    click.echo("  transfer fit path/to/images")
+    click.echo(f"  transfer predict {run.path} some/image.jpg")
+
+
+def _print_cuts(name: str, as_json: bool) -> None:
+    import dataclasses
+
+    from transfer import cuts
+    from transfer.backbones import build, default_preprocessing, local_weights
+
+    size = default_preprocessing(name).input_size
+    points = cuts.cut_points(build(name).eval(), (3, size, size))
+    if as_json:
+        _print_json([dataclasses.asdict(point) for point in points])
+        return
+    click.echo(f"{name}: weights {'on this machine' if local_weights(name) else 'not on this machine'}. Cuts in order:")
+    click.echo(
+        f"{'cut':28} {'output':>16} {'parameters left':>16} {'right':>12} {'multiply-adds left':>19} {'right':>9} "
+        f"{'sees':>6} {'cache':>10}"
+    )
+    from transfer.files import readable_bytes
+
+    for p in points:
+        click.echo(
+            f"{p.name:28} {'x'.join(map(str, p.shape)):>16} {p.parameters_left:16,} {p.parameters_right:12,} "
+            f"{p.multiply_adds_left / 1e6:17.1f} M {p.multiply_adds_right / 1e6:7.1f} M "
+            f"{p.receptive_field or 'all':>6} {readable_bytes(p.cache_bytes):>10}"
+        )
+    click.echo("sees: receptive field in pixels; cache: per image, in float16 (pixels: 8 bits).")
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    names = {"val": "Validation", "test": "Test", "cross_validation": "Cross-validation"}
+    for part, name in names.items():
+        if part not in scores:
+            continue
+        s = scores[part]
+        low, high = s["accuracy_interval"]
+        click.echo(
+            f"{name}: accuracy {s['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}), balanced "
+            f"{_percent(s['balanced_accuracy'])}, macro-F1 {_percent(s['macro_f1'])}, {s['n']} images"
+        )
+    if "trust" in scores:
+        click.echo(f"Trust {scores['trust']}")
+
+
+def _print_description(d: dict[str, Any]) -> None:
+    click.echo(f"{_shown(str(d['root']))}: {d['layout']}")
+    click.echo(
+        f"{d['n_seen']} files: {d['n_used']} images used, {d['n_unreadable']} unreadable, {d['n_ignored']} ignored"
+    )
+    parts = list(d["parts"])
+    click.echo("\n" + f"{'class':24} {'images':>7} " + " ".join(f"{part:>7}" for part in parts))
+    for name, counts in d["classes"].items():
+        click.echo(f"{_shown(name):24} {counts['n']:7d} " + " ".join(f"{counts.get(part, 0):7d}" for part in parts))
+    click.echo(f"Largest class / smallest: {d['imbalance']}")
+    if d["pixels"]:
+        p = d["pixels"]
+        click.echo(f"Pixels: {p['smallest']} to {p['largest']}, median {p['median']}")
+    for title, key in (("Unreadable", "unreadable"), ("Ignored", "ignored")):
+        for reason, n in d[key].items():
+            click.echo(f"{title}: {n} x {_shown(reason)}")
+    for path, reason in d["unreadable_files"][:20]:
+        click.echo(f"  {_shown(path)}: {_shown(reason)}")
+    for kind, groups in d["duplicates"].items():
+        if groups:
+            first = ", ".join(_shown(path) for path in groups[0][:4])
+            click.echo(f"Exact duplicates {kind.replace('_', ' ')}: {len(groups)} groups, such as {first}")
+    for line in d["notes"]:
+        click.echo(f"Note: {line}")
+    click.echo("\n`transfer fit` would do this:")
+    for line in d["plan"]:
+        click.echo(f"  {line}")
+
+
+def _print_left_out(unreadable: list[list[str]]) -> None:
+    for path, reason in unreadable:
+        click.echo(f"left out, unreadable: {path}: {reason}", err=True)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True, default=str))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _shown(name: str) -> str:
+    from transfer.dataset import display
+
+    return display(name)
+
+
+def main() -> None:
+    """Run the command line; end with the exit code of the house."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(standalone_mode=False)
+    except TransferError as error:
+        code = _fail(str(error), error.exit_code)
+    except click.exceptions.Abort:
+        code = _fail("Interrupted. What was computed is in the cache; the same command goes on from there.", 130)
+    except KeyboardInterrupt:
+        code = _fail("Interrupted. What was computed is in the cache; the same command goes on from there.", 130)
+    except click.ClickException as error:
+        if _wants_traceback():
+            raise
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MemoryError:
+        code = _fail("Out of memory. Choose a smaller backbone, or run on a machine with more.", 5)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    if _wants_traceback():
+        raise
+    click.echo(f"transfer: {message}", err=True)
+    return code
+
+
+def _wants_traceback() -> bool:
+    return "--debug" in sys.argv
+
+
+def _terminate(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Estimators: the toolkit with scikit-learn's face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from transfer.backbones import Backbone, load_backbone
+from transfer.errors import DataError, UsageError
+from transfer.features import FEATURES, Runner, extract
+from transfer.files import sha256
+from transfer.heads import HEADS, fit_head
+from transfer.machine import pick_device
+from transfer.progress import Progress
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator):
+    """Turn images into features of a frozen backbone.
+
+    Parameters
+    ----------
+    backbone, weights, tap
+        As in `transfer.extract_features`.
+    exact
+        Compute in float32 throughout.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import LinearSVC
+    >>> pipeline = make_pipeline(FeatureExtractor(backbone="tf_efficientnet_lite0"), LinearSVC())
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        *,
+        weights: str | None = None,
+        tap: str = FEATURES,
+        exact: bool = False,
+        device: str = "auto",
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.tap = tap
+        self.exact = exact
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
+        """Load the backbone; the images only have to be images."""
+        _images(X)
+        self.backbone_ = _load(self.backbone, self.weights)
+        self.n_features_out_ = self.backbone_.n_features
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return features (N, d) in float32 of N paths, PIL images or uint8 arrays (height, width, 3).
+
+        Raises
+        ------
+        DataError
+            An image cannot be read: rows must stay aligned with labels, so none is left out here.
+        """
+        check_is_fitted(self, "backbone_")
+        return _features(_images(X), self.backbone_, self.tap, self.exact, self.device)
+
+    def __sklearn_tags__(self) -> Any:
+        return _takes_images(super().__sklearn_tags__())
+
+
+class TransferClassifier(ClassifierMixin, BaseEstimator):
+    """A linear classifier on the features of a frozen backbone, from images to calibrated probabilities.
+
+    Parameters
+    ----------
+    strategy
+        ``linear-svm``, ``logistic``, ``ridge`` or ``frozen``.
+    backbone, weights, tap, exact, device
+        As in `FeatureExtractor`.
+    scaling, class_weight, folds
+        As in a recipe's `head`.
+    random_state
+        Seed of the folds that choose the regularisation.
+
+    Attributes
+    ----------
+    classes_ : the labels, sorted
+    head_ : the fitted `LinearHead`
+    fitted_ : how it came about: the settings tried, the one chosen and the rule
+
+    Examples
+    --------
+    ``TransferClassifier(strategy="linear-svm").fit(paths, labels).predict(["new.jpg"])``
+    """
+
+    def __init__(
+        self,
+        strategy: str = "linear-svm",
+        *,
+        backbone: str = "tf_efficientnet_lite0",
+        weights: str | None = None,
+        tap: str = FEATURES,
+        scaling: str = "auto",
+        class_weight: str | None = "auto",
+        folds: int = 5,
+        exact: bool = False,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        self.strategy = strategy
+        self.backbone = backbone
+        self.weights = weights
+        self.tap = tap
+        self.scaling = scaling
+        self.class_weight = class_weight
+        self.folds = folds
+        self.exact = exact
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> TransferClassifier:
+        """Fit on N images (paths, PIL images or uint8 arrays) and N labels."""
+        if self.strategy not in HEADS:
+            raise UsageError(f"Unknown strategy {self.strategy!r}. Use one of {', '.join(HEADS)}.")
+        images, labels = _images(X), np.asarray(y)
+        if labels.shape != (len(images),):
+            raise UsageError(f"{len(images)} images need as many labels, not an array of shape {labels.shape}.")
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"All images are of the class {self.classes_[0]!r}; a classifier needs two.")
+        self.backbone_ = _load(self.backbone, self.weights)
+        self.fitted_ = fit_head(
+            self.strategy,
+            self._features(images),
+            codes,
+            len(self.classes_),
+            scaling=self.scaling,
+            class_weight=self.class_weight,
+            folds=self.folds,
+            seed=self.random_state,
+        )
+        self.head_ = self.fitted_.head
+        self.n_features_out_ = self.backbone_.n_features
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each image."""
+        return self.classes_[self.decision_scores(X).argmax(1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return calibrated probabilities (N, C), columns in the order of `classes_`."""
+        check_is_fitted(self, "head_")
+        return self.head_.probabilities(self._features(_images(X)))
+
+    def decision_scores(self, X: Any) -> np.ndarray:
+        """Return the head's scores (N, C) before calibration."""
+        check_is_fitted(self, "head_")
+        return self.head_.scores(self._features(_images(X)))
+
+    def _features(self, images: list[Any]) -> np.ndarray:
+        return _features(images, self.backbone_, self.tap, self.exact, self.device)
+
+    def __sklearn_tags__(self) -> Any:
+        return _takes_images(super().__sklearn_tags__())
+
+
+_loaded: dict[tuple[str, str | None], Backbone] = {}
+
+
+def _load(name: str, weights: str | None) -> Backbone:
+    """Load a backbone once per process: a grid search fits many clones of one estimator."""
+    if (name, weights) not in _loaded:
+        _loaded[name, weights] = load_backbone(name, weights)
+    return _loaded[name, weights]
+
+
+def _images(X: Any) -> list[Any]:
+    """Return the images as a list; an array of pixels is one image a row."""
+    if isinstance(X, (str, Path)):
+        raise UsageError(f"Give a list of images, not one: [{str(X)!r}].")
+    if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4):
+        return list(X)
+    return np.asarray(X).tolist() if isinstance(X, np.ndarray) else list(X)
+
+
+def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, device: str) -> np.ndarray:
+    """Return features in the order of `images`: from the cache for files, computed for pixels in memory."""
+    if all(isinstance(image, (str, Path)) for image in images):
+        return _features_of_files([str(image) for image in images], backbone, tap, exact, device)
+    runner = Runner(backbone, [tap], "average", exact, pick_device(device), measure=False)
+    rows = []
+    for _, features, bad in runner.run(images):
+        if bad:
+            raise DataError(f"Image {bad[0][0]} cannot be read: {bad[0][1]}. Leave it and its label out.")
+        rows.append(features[tap])
+    return np.concatenate(rows)
+
+
+def _features_of_files(paths: list[str], backbone: Backbone, tap: str, exact: bool, device: str) -> np.ndarray:
+    from transfer.dataset import Dataset
+
+    n = len(paths)
+    missing = next((path for path in paths if not Path(path).is_file()), None)
+    if missing is not None:
+        raise DataError(f"No image file {missing}. Leave it and its label out.")
+    dataset = Dataset(
+        root=None,
+        paths=paths,
+        labels=np.zeros(n, np.int32),
+        classes=("image",),
+        parts=np.full(n, "", "<U5"),
+        hashes=[sha256(path) for path in paths],
+        sizes=np.zeros(n, np.int64),
+        unreadable=[],
+        ignored=[],
+        scan_notes=[],
+        layout="paths",
+        min_classes=1,
+    )
+    extraction = extract(dataset, backbone, (tap,), exact=exact, device=device, progress=Progress(quiet=True))
+    if extraction.dataset.unreadable:
+        first = extraction.dataset.unreadable[0]
+        raise DataError(f"{first.path} cannot be read: {first.reason}. Leave it and its label out.")
+    return extraction.rows(tap)
+
+
+def _takes_images(tags: Any) -> Any:
+    """Tell scikit-learn not to expect a table of numbers."""
+    tags.input_tags.two_d_array = False
+    tags.input_tags.string = True
+    tags.no_validation = True
+    return tags

@@ -1,0 +1,217 @@
+"""Fusion: a frozen network, rewritten to run faster and compute the same.
+
+BatchNorm is folded into the convolution before it. On the CPU the activation is then fused into the convolution's
+oneDNN kernel and the weights are packed once. On two cores of a 2024 server CPU, EfficientNet-Lite0 in float32 went
+from 108 to 212 images/s by this (`bench/extract.py` prints what it does here).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# The activations that oneDNN applies inside a convolution: module -> its name there, and its numbers.
+_ACTIVATIONS: dict[type[nn.Module], Callable[[nn.Module], tuple[str, list[float]]]] = {
+    nn.Identity: lambda _: ("none", []),
+    nn.ReLU: lambda _: ("relu", []),
+    nn.ReLU6: lambda _: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: lambda _: ("swish", []),
+    nn.Hardswish: lambda _: ("hardswish", []),
+    nn.Sigmoid: lambda _: ("sigmoid", []),
+    nn.Tanh: lambda _: ("tanh", []),
+}
+_NOTHING_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+def fuse(network: fx.GraphModule, example: torch.Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return a faster copy of a traced network in eval mode, for inputs of the example's shape except its first axis.
+
+    Parameters
+    ----------
+    network
+        A traced network, a prefix or a whole backbone; it is left as it was.
+    example
+        An input (N, 3, H, W) on the device where the copy shall run.
+    dtype
+        ``torch.float32`` or ``torch.bfloat16``. The copy takes and computes in this type.
+
+    Notes
+    -----
+    Every rewrite is local and exact up to rounding. The result is compared with the original on the example, and
+    thrown away where it differs by more than rounding explains.
+    """
+    original = copy.deepcopy(network).eval()
+    for parameter in original.parameters():
+        parameter.requires_grad_(False)
+    fused = copy.deepcopy(original)
+    with torch.inference_mode():
+        expected = original(example)
+        _drop_what_eval_skips(fused)
+        _fold_batchnorm(fused)
+        if example.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            _record_shapes(fused, example)
+            fused.to(dtype)
+            _pack_convolutions(fused)
+        else:
+            fused.to(dtype, memory_format=torch.channels_last)
+        if _close(fused(channels_last(example, dtype)), expected, dtype):
+            return fused
+        return original.to(dtype, memory_format=torch.channels_last)
+
+
+def channels_last(batch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return an image batch (N, 3, H, W) in the type and memory layout that convolutions like best."""
+    return batch.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+class PackedConvolution(nn.Module):
+    """A convolution with its activation, as one oneDNN call on packed weights."""
+
+    def __init__(self, convolution: nn.Conv2d, activation: tuple[str, list[float]], input_shape: list[int]) -> None:
+        super().__init__()
+        geometry = [list(convolution.padding), list(convolution.stride), list(convolution.dilation), convolution.groups]
+        packed = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight, *geometry, input_shape)
+        self.call = (packed, convolution.bias, *geometry, *activation, "")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(images, *self.call)
+
+
+def _drop_what_eval_skips(network: fx.GraphModule) -> None:
+    modules = dict(network.named_modules())
+    for node in network.graph.nodes:
+        if node.op == "call_module" and type(modules[node.target]) in _NOTHING_IN_EVAL and len(node.args) == 1:
+            node.replace_all_uses_with(node.args[0])
+    _clean(network)
+
+
+def _fold_batchnorm(network: fx.GraphModule) -> None:
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+            continue
+        before = node.args[0]
+        convolution = modules.get(before.target) if before.op == "call_module" else None
+        if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1 or _is_used_twice(network, before.target):
+            continue
+        if type(convolution) is not nn.Conv2d and not _pads_like_tensorflow(convolution):
+            continue  # a convolution that treats its weights first, such as weight standardisation
+        _set_module(network, before.target, fuse_conv_bn_eval(convolution, norm))
+        # timm's BatchNormAct2d carries its activation with it
+        _set_module(network, node.target, nn.Sequential(*_after(norm)) if _after(norm) else nn.Identity())
+        modules = dict(network.named_modules())
+    _flatten_sequentials(network)
+
+
+def _after(norm: nn.Module) -> list[nn.Module]:
+    steps = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
+    return [step for step in steps if type(step) not in _NOTHING_IN_EVAL]
+
+
+def _flatten_sequentials(network: fx.GraphModule) -> None:
+    """Show the parts of the Sequentials that folding has put in as nodes of their own."""
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        if node.op == "call_module" and type(modules[node.target]) is nn.Sequential:
+            value = node.args[0]
+            with network.graph.inserting_before(node):
+                for name, _ in modules[node.target].named_children():
+                    value = network.graph.call_module(f"{node.target}.{name}", (value,))
+            node.replace_all_uses_with(value)
+    _clean(network)
+    _drop_what_eval_skips(network)
+
+
+def _record_shapes(network: fx.GraphModule, example: torch.Tensor) -> None:
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    ShapeProp(network).propagate(example)
+
+
+def _pack_convolutions(network: fx.GraphModule) -> None:
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        convolution = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(convolution, nn.Conv2d) or convolution.padding_mode != "zeros":
+            continue
+        if isinstance(convolution.padding, str) or _is_used_twice(network, node.target):
+            continue
+        shape = [int(size) for size in node.args[0].meta["tensor_meta"].shape]
+        if _pads_like_tensorflow(convolution):
+            convolution = _with_explicit_padding(convolution, shape)
+        elif type(convolution) is not nn.Conv2d:
+            continue
+        last, activation = node, ("none", [])
+        following = next(iter(node.users)) if len(node.users) == 1 else None
+        if following is not None and following.op == "call_module":
+            after = modules[following.target]
+            if type(after) in _ACTIVATIONS:
+                last, activation = following, _ACTIVATIONS[type(after)](after)
+        packed = f"packed_{node.target.replace('.', '_')}"
+        network.add_module(packed, PackedConvolution(convolution, activation, shape))
+        with network.graph.inserting_before(node):
+            fused = network.graph.call_module(packed, node.args)
+        fused.meta = dict(last.meta)
+        last.replace_all_uses_with(fused)
+    _clean(network)
+
+
+def _pads_like_tensorflow(convolution: nn.Conv2d) -> bool:
+    """Tell timm's Conv2dSame, which computes its padding from the size of its input."""
+    return type(convolution).__name__ == "Conv2dSame"
+
+
+def _with_explicit_padding(convolution: nn.Conv2d, shape: list[int]) -> nn.Conv2d:
+    """Return a plain convolution that equals a Conv2dSame at this input size.
+
+    TensorFlow pads an odd amount with one more at the end. A kernel with a zero row and column in front, padded evenly,
+    reads the same pixels, and saves the copy into a padded image, 16 % of EfficientNet-Lite0's time.
+    """
+    amounts = [
+        max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        for size, kernel, stride, dilation in zip(
+            shape[2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
+        )
+    ]
+    plain = nn.Conv2d(1, 1, 1)
+    plain.__dict__.update({name: value for name, value in convolution.__dict__.items() if not name.startswith("_")})
+    in_front = [(amount % 2) for amount in amounts]
+    if any(extra and dilation != 1 for extra, dilation in zip(in_front, convolution.dilation, strict=True)):
+        raise NotImplementedError("odd padding with dilation")
+    plain.weight = nn.Parameter(nn.functional.pad(convolution.weight, (in_front[1], 0, in_front[0], 0)), False)
+    plain.bias = convolution.bias
+    plain.kernel_size = (plain.weight.shape[2], plain.weight.shape[3])
+    plain.padding = tuple((amount + extra) // 2 for amount, extra in zip(amounts, in_front, strict=True))
+    return plain
+
+
+def _is_used_twice(network: fx.GraphModule, target: str) -> bool:
+    return sum(node.op == "call_module" and node.target == target for node in network.graph.nodes) > 1
+
+
+def _set_module(network: fx.GraphModule, target: str, module: nn.Module) -> None:
+    parent, _, name = target.rpartition(".")
+    setattr(network.get_submodule(parent), name, module)
+
+
+def _clean(network: fx.GraphModule) -> None:
+    network.graph.eliminate_dead_code()
+    network.graph.lint()
+    network.recompile()
+    network.delete_all_unused_submodules()
+
+
+def _close(got: object, expected: object, dtype: torch.dtype) -> bool:
+    """Compare two outputs (a tensor or a dictionary of tensors) with the error that the type explains."""
+    if isinstance(expected, dict):
+        return all(_close(got[name], expected[name], dtype) for name in expected)  # type: ignore[index]
+    assert isinstance(got, torch.Tensor)
+    assert isinstance(expected, torch.Tensor)
+    difference = (got.float() - expected).norm() / expected.norm().clamp_min(1e-12)
+    return bool(difference < (1e-3 if dtype == torch.float32 else 0.1))

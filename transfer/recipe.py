@@ -1,0 +1,161 @@
+"""Recipe: everything an experiment is, as settings with their defaults. The YAML files in `recipes/` are such."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from transfer.errors import UsageError, did_you_mean
+
+DEFAULT = "linear-svm"
+_HERE = Path(__file__).parent
+# in the wheel the recipes are inside the package, in a checkout beside it
+_FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSettings(_Settings):
+    """How images become a dataset and its split."""
+
+    on_bad: Literal["skip", "fail"] = "skip"  # an unreadable image: leave it out and say so, or stop
+    max_bad_share: float = Field(0.05, ge=0, le=1)  # with more unreadable images than this the run stops
+    max_pixels: int = Field(178_956_970, gt=0)  # Pillow's own limit; a larger image is counted as unreadable
+    val_share: float | None = Field(None, gt=0, lt=1)  # None: by size, about 20 % for hundreds of images
+    test_share: float | None = Field(None, gt=0, lt=1)  # None: by size; used where the folder has no test part
+
+
+class HeadSettings(_Settings):
+    """How the linear head on the features is found."""
+
+    scaling: Literal["auto", "global", "standard", "l2", "none"] = "auto"  # all but l2 fold into one linear layer
+    class_weight: Literal["auto", "balanced", "none"] = "auto"  # auto: balanced if largest class > 3x the smallest
+    folds: int = Field(5, ge=2)  # of the cross-validation that chooses the regularisation
+    grid: list[float] | None = None  # regularisations to try; None: the head's own log grid
+    refit: bool = True  # fit the chosen setting once more on train and val together
+
+
+class Recipe(_Settings):
+    """A complete description of one experiment. Every default is written into the run's `recipe.yaml`."""
+
+    strategy: Literal["linear-svm", "logistic", "ridge", "frozen"] = "linear-svm"
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str | None = None  # a .safetensors or .pth file, a run folder, or `random`; None: the pretrained ones
+    tap: str = "features"  # the layer whose output the head sees; `features` is the classifier's input
+    data: DataSettings = DataSettings()
+    head: HeadSettings = HeadSettings()
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    exact: bool = False  # float32 throughout, where otherwise a short measurement chooses the type
+    seed: int = Field(0, ge=0)  # of every draw: the split, the folds, the bootstrap
+
+
+def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **changes: Any) -> Recipe:
+    """Return a recipe by name or from a YAML file, with changes on top.
+
+    Parameters
+    ----------
+    name
+        A named recipe (``linear-svm``), or the path of a YAML file.
+    settings
+        Changes as text, ``head.folds=3``, the later ones winning.
+    changes
+        Changes by top-level field; those that are None are left out.
+
+    Raises
+    ------
+    UsageError
+        There is no such recipe, or a key or value in it is wrong; the message says which and names the nearest key.
+    """
+    path = find_recipe(str(name or DEFAULT))
+    values = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise UsageError(f"Recipe {path} should be a list of `key: value` lines.")
+    values.update({key: value for key, value in changes.items() if value is not None})
+    for setting in settings:
+        _apply(values, setting)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"Recipe {path.name}: {'; '.join(explain(error))}") from None
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a named recipe, or `name` itself where it is a YAML file."""
+    named = recipe_files()
+    if name in named:
+        return named[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        if path.is_file():
+            return path
+        raise UsageError(f"No recipe file {name}. `transfer recipes` lists the named ones.")
+    raise UsageError(f"Unknown recipe {name!r}.{did_you_mean(name, named)} `transfer recipes` lists all.")
+
+
+def recipe_files() -> dict[str, Path]:
+    """Return the named recipes and their files, sorted by name."""
+    for folder in _FOLDERS:
+        if files := sorted(folder.glob("*.yaml")):
+            return {path.stem: path for path in files}
+    return {}
+
+
+def describe_recipe(path: Path) -> str:
+    """Return the purpose of a recipe: the first line of its head comment."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").rstrip()
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML with every default written out."""
+    import yaml
+
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def explain(error: ValidationError) -> list[str]:
+    """Say in words what is wrong with each setting."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        *parents, key = [str(part) for part in problem["loc"]] or [""]
+        where = ".".join([*parents, key])
+        if problem["type"] == "extra_forbidden":
+            known = _fields(parents)
+            lines.append(f"unknown key {where!r}.{did_you_mean(key, known)} Known here: {', '.join(known)}")
+        else:
+            lines.append(f"{where} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return lines
+
+
+def _fields(parents: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for parent in parents:
+        model = type(model.model_fields[parent].default)
+    return list(model.model_fields)
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {setting!r} should read key=value, for example head.folds=3.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {setting!r}: {parent!r} is a single value and has no {last!r} in it.")
+        values = inner
+    values[last] = _read_yaml(text, f"--set {setting!r}")
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None

@@ -1,0 +1,421 @@
+"""Runs: the folder that `fit` makes and everything else reads. Plain files that a person can open."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer import backbones, metrics
+from transfer.backbones import Backbone
+from transfer.dataset import Dataset, Split, display, scan, write_split
+from transfer.errors import ArtefactError, DataError, UsageError
+from transfer.features import Runner, extract, versions
+from transfer.files import atomic_folder, require_writable, sha256, write_csv, write_json, write_tensors, write_text
+from transfer.heads import FittedHead, LinearHead
+from transfer.images import MAX_PIXELS, Preprocessing
+from transfer.machine import describe_processor, pick_device
+from transfer.progress import Progress
+from transfer.recipe import Recipe, dump_recipe
+
+_FORMAT = "transfer run 1"
+_COMPLETE = "complete"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Calibrated probabilities of each image that could be read; iterating gives one plain dictionary an image."""
+
+    paths: list[str]
+    classes: tuple[str, ...]
+    probabilities: np.ndarray  # (N, C)
+    unreadable: list[tuple[str, str]]  # path and reason
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each image."""
+        return [self.classes[i] for i in self.probabilities.argmax(1)]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.top(1))
+
+    def top(self, k: int = 5) -> list[dict[str, Any]]:
+        """Return path, label, probability and the `k` most probable classes of each image."""
+        k = min(k, len(self.classes))
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        rows = []
+        for path, best, p in zip(self.paths, order, self.probabilities, strict=True):
+            top = [{"class": self.classes[i], "probability": float(p[i])} for i in best]
+            rows.append({"path": path, "label": top[0]["class"], "probability": top[0]["probability"], "top": top})
+        return rows
+
+
+class Run:
+    """A finished run: its settings, its numbers, and its model.
+
+    Examples
+    --------
+    ``run = transfer.load_run("runs/flowers"); run.predict(["a.jpg"]).labels``
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        self.classes: tuple[str, ...] = tuple(info["classes"])
+        self.metrics: dict[str, Any] = _read_json(path / "metrics.json")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """The answer in one line."""
+        return _one_line(self.metrics["test"], len(self.classes))
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The settings of the run, with every default."""
+        import yaml
+
+        return Recipe.model_validate(yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8")))
+
+    @functools.cached_property
+    def backbone(self) -> Backbone:
+        """The run's network without its head."""
+        return self._model[0]
+
+    @functools.cached_property
+    def head(self) -> LinearHead:
+        """The run's head; where it folds, the temperature is in its weights."""
+        return self._model[1]
+
+    @property
+    def model(self) -> nn.Module:
+        """The whole network, from normalised images (N, 3, S, S) to calibrated log-odds (N, C)."""
+        if self.head.folds:
+            weight, bias = self.head.folded()
+            return backbones.with_head(self.backbone, torch.from_numpy(weight), torch.from_numpy(bias))
+        return nn.Sequential(self.backbone.model, NormalisedLinear(self.head)).eval()
+
+    @functools.cached_property
+    def _model(self) -> tuple[Backbone, LinearHead]:
+        path = self.path / "model.safetensors"
+        if not path.is_file() or sha256(path) != self.info["model"]["sha256"]:
+            raise ArtefactError(f"{path} is missing or has changed since the run was written. Fit again.")
+        tensors = backbones.read_weights(path)
+        name = self.info["backbone"]
+        model = backbones.build(name)
+        backbones.load_weights(model, tensors, str(path))
+        preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
+        backbone = backbones.finish(name, model, preprocessing, str(self.path))
+        weight, bias = (tensors[f"{self.info['model']['head']}.{part}"].numpy() for part in ("weight", "bias"))
+        return backbone, LinearHead(weight, bias, row_norm=self.info["model"]["row_norm"])
+
+    def predict(
+        self,
+        images: Sequence[Any] | str | Path,
+        *,
+        device: str = "auto",
+        exact: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        quiet: bool = True,
+    ) -> Predictions:
+        """Classify images.
+
+        Parameters
+        ----------
+        images
+            Paths, PIL images or uint8 arrays (height, width, 3); one path stands for a list of one.
+
+        Returns
+        -------
+        Predictions
+            In the order of `images`; those that cannot be read are in its `unreadable` and nowhere else.
+        """
+        sources = [images] if isinstance(images, (str, Path)) else list(images)
+        names = [str(source) if isinstance(source, (str, Path)) else f"image {i}" for i, source in enumerate(sources)]
+        good: list[int] = []
+        probabilities: list[np.ndarray] = []
+        unreadable: list[tuple[str, str]] = []
+        tap = self.info["tap"]
+        with Progress(quiet).task("Predicting", len(sources)) as advance:
+            runner = Runner(self.backbone, [tap], "average", exact, pick_device(device), measure=len(sources) >= 64)
+            for positions, rows, bad in runner.run(sources, max_pixels):
+                if positions:
+                    good += positions
+                    probabilities.append(self.head.probabilities(rows[tap]))
+                unreadable += [(names[i], reason) for i, reason in bad]
+                advance(len(positions) + len(bad))
+        stacked = np.concatenate(probabilities) if probabilities else np.zeros((0, len(self.classes)))
+        return Predictions([names[i] for i in good], self.classes, stacked, unreadable)
+
+    def evaluate(self, data: str | Path | Dataset, *, device: str = "auto", quiet: bool = False) -> dict[str, Any]:
+        """Score the run on other labelled images; classes are matched by name.
+
+        Where `data` has a test part, that part is scored, otherwise all of it. Images that the run was fitted on are
+        counted in ``n_seen_in_training``; the numbers are then no estimate for new images.
+
+        Raises
+        ------
+        DataError
+            A class of the data is unknown to the run.
+        """
+        dataset = data if isinstance(data, Dataset) else scan(data, min_classes=1)
+        if (dataset.parts == "test").any():
+            dataset = dataset.subset(np.flatnonzero(dataset.parts == "test"))
+        here = {dataset.classes[i] for i in np.unique(dataset.labels)}
+        if unknown := sorted(here - set(self.classes)):
+            raise DataError(
+                f"The run does not know the class {display(unknown[0])!r}"
+                f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}; it knows "
+                f"{', '.join(display(name) for name in self.classes[:20])}. Rename the folders, or fit on this data."
+            )
+        extraction = extract(
+            dataset, self.backbone, (self.info["tap"],), device=device, progress=Progress(quiet)
+        )
+        dataset = extraction.dataset
+        position = {name: i for i, name in enumerate(self.classes)}
+        labels = np.array([position[dataset.classes[label]] for label in dataset.labels])
+        probabilities = self.head.probabilities(extraction.rows(self.info["tap"]))
+        result = metrics.evaluate(probabilities, labels, self.classes)
+        trained_on = self._contents("train") | self._contents("val")
+        result["n_seen_in_training"] = sum(content in trained_on for content in dataset.hashes)
+        result["unreadable"] = [[display(s.path), s.reason] for s in dataset.unreadable]
+        return result
+
+    def _contents(self, part: str) -> set[str]:
+        with open(self.path / "split.csv", encoding="utf-8", newline="") as source:
+            return {row["sha256"] for row in csv.DictReader(source) if row["split"] == part}
+
+
+class NormalisedLinear(nn.Module):
+    """A head that brings each row of features to unit length first, which one linear layer cannot do."""
+
+    def __init__(self, head: LinearHead) -> None:
+        super().__init__()
+        self.linear = nn.Linear(head.weight.shape[1], len(head.bias))
+        self.linear.weight.data = torch.from_numpy(head.weight / head.temperature).float()
+        self.linear.bias.data = torch.from_numpy(head.bias / head.temperature).float()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear(nn.functional.normalize(features, dim=1))
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder.
+    ArtefactError
+        The folder is not a complete run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UsageError(f"No run folder {path}. `transfer fit DATA` makes one.")
+    if not (path / "run.json").is_file():
+        raise ArtefactError(f"{path} is not a run folder: it has no run.json. `transfer fit DATA` makes one.")
+    info = _read_json(path / "run.json")
+    if info.get("format") != _FORMAT or info.get("status") != _COMPLETE:
+        raise ArtefactError(f"{path} is not a complete run of this version ({info.get('format')}). Fit again.")
+    return Run(path, info)
+
+
+def reserve(data: str | Path | Dataset, strategy: str, out: str | Path | None) -> Path:
+    """Return the folder that a new run will get, after one trial write beside it.
+
+    Raises
+    ------
+    UsageError
+        The folder exists and is not empty.
+    ResourceError
+        It cannot be written.
+    """
+    if out is not None:
+        folder = Path(out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists. Choose another --out, or delete it.")
+    else:
+        name = "lists" if isinstance(data, Dataset) else Path(data).absolute().name.removesuffix(".csv") or "data"
+        stem = f"{_harmless(name)}-{strategy}"
+        taken = (Path("runs") / (f"{stem}-{i}" if i > 1 else stem) for i in range(1, 10_000))
+        folder = next(candidate for candidate in taken if not candidate.exists())
+    require_writable(folder.parent)
+    return folder
+
+
+def write_run(
+    folder: Path,
+    *,
+    recipe: Recipe,
+    dataset: Dataset,
+    split: Split,
+    backbone: Backbone,
+    fitted: FittedHead,
+    scores: dict[str, Any],
+    test_probabilities: np.ndarray,
+    seconds: dict[str, float],
+) -> Run:
+    """Write a run folder whole, or not at all."""
+    with atomic_folder(folder) as building:
+        write_text(building / "recipe.yaml", dump_recipe(recipe))
+        write_split(building / "split.csv", dataset, split)
+        model_info = _write_model(building, backbone, fitted.head, dataset.classes)
+        _write_predictions(building, dataset, split, test_probabilities)
+        write_json(building / "metrics.json", scores)
+        write_json(
+            building / "run.json",
+            {
+                "format": _FORMAT,
+                "classes": list(dataset.classes),
+                "strategy": recipe.strategy,
+                "backbone": backbone.name,
+                "tap": recipe.tap,
+                "weights": {"source": backbone.source, "sha256": backbone.weights_hash},
+                "preprocessing": backbone.preprocessing.to_dict(),
+                "head": {
+                    "chosen": fitted.chosen,
+                    "rule": fitted.rule,
+                    "tried": fitted.table,
+                    "class_weights": fitted.class_weights,
+                    "temperature": fitted.head.temperature,
+                },
+                "model": model_info,
+                "data": {
+                    "root": str(dataset.root),
+                    "fingerprint": dataset.fingerprint,
+                    "layout": dataset.layout,
+                    "n_seen": dataset.n_seen,
+                    "n_used": len(dataset),
+                    "n_ignored": len(dataset.ignored),
+                    "unreadable": [[display(s.path), s.reason] for s in dataset.unreadable],
+                    "notes": dataset.notes,
+                    "split": split.reason,
+                },
+                "seconds": seconds,
+                "versions": versions(),
+                "machine": describe_processor(),
+                "status": _COMPLETE,
+            },
+        )
+    return load_run(folder)
+
+
+def check_model(run: Run, extraction_rows: np.ndarray, paths: Sequence[str], tolerance: float = 0.02) -> float:
+    """Run the saved model as its users will on a few images; return the largest difference of probabilities.
+
+    `extraction_rows` are the features on which the head was fitted, perhaps computed in a narrower type.
+
+    Raises
+    ------
+    ArtefactError
+        The saved model does not predict what was measured.
+    """
+    if not paths:
+        return 0.0
+    expected = run.head.probabilities(extraction_rows)
+    difference = float(np.abs(run.predict(list(paths), exact=True).probabilities - expected).max())
+    if difference > tolerance:
+        raise ArtefactError(f"{run.path}: the saved model differs from the fitted one by {difference:.3f}. Use --exact.")
+    return difference
+
+
+def _write_model(folder: Path, backbone: Backbone, head: LinearHead, classes: Sequence[str]) -> dict[str, Any]:
+    """Write model.safetensors and config.json, in timm's layout where timm can build the network with this head."""
+    name, reason = "head", ""
+    weight, bias = (head.weight, head.bias)
+    if head.folds:
+        weight, bias = head.folded()
+        try:
+            _, name = backbones.classifier_network(backbone.name, len(classes), backbone.n_features)
+        except ArtefactError as error:
+            reason = str(error)
+    else:
+        weight, bias = weight / head.temperature, bias / head.temperature
+        reason = "Rows of features are brought to unit length before the head, which no layer of the network does."
+    if not reason and backbone.name.startswith("torchvision/"):
+        reason = "The network is torchvision's; load it with transfer.load_run."
+    tensors = {
+        **backbone.model.state_dict(),
+        f"{name}.weight": torch.from_numpy(np.ascontiguousarray(weight, np.float32)),
+        f"{name}.bias": torch.from_numpy(np.ascontiguousarray(bias, np.float32)),
+    }
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    if not reason:
+        write_json(folder / "config.json", timm_config(backbone, classes))
+    return {
+        "head": name,
+        "row_norm": head.row_norm,
+        "timm": not reason,
+        "why_not_timm": reason,
+        "sha256": sha256(folder / "model.safetensors"),
+    }
+
+
+def timm_config(backbone: Backbone, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the config.json with which `timm.create_model("local-dir:RUN", pretrained=True)` finds everything."""
+    model = backbone.model
+    config = {
+        name: value
+        for name, value in model.pretrained_cfg.items()
+        if value is not None and name not in ("url", "hf_hub_id", "hf_hub_filename", "file", "source", "custom_load")
+    }
+    config.pop("architecture", None)
+    preprocessing = backbone.preprocessing
+    config |= {
+        "input_size": list(backbone.input_shape),
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_share,
+        "crop_mode": preprocessing.crop_mode,
+        "num_classes": len(classes),
+    }
+    return {
+        "architecture": backbone.name.partition(".")[0],
+        "num_classes": len(classes),
+        "num_features": backbone.n_features,
+        "label_names": list(classes),
+        "pretrained_cfg": config,
+    }
+
+
+def _write_predictions(folder: Path, dataset: Dataset, split: Split, probabilities: np.ndarray) -> None:
+    rows = []
+    for i, p in zip(split.indices("test"), probabilities, strict=True):
+        best = int(p.argmax())
+        truth = dataset.classes[dataset.labels[i]]
+        rows.append([dataset.relative(i), truth, dataset.classes[best], round(float(p[best]), 4)])
+    write_csv(folder / "predictions.csv", ["path", "label", "predicted", "probability"], rows)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"Cannot read {path}: {error}. Fit again.") from error
+
+
+def _harmless(name: str) -> str:
+    """Return a folder name made of letters, digits, dot, dash and underscore."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in display(name))[:80].lstrip(".-") or "data"
+
+
+def _one_line(scores: dict[str, Any], n_classes: int) -> str:
+    low, high = scores["accuracy_interval"]
+    return (
+        f"{scores['accuracy']:.1%} accuracy (95 % interval {low:.1%} to {high:.1%}) on {scores['n']} test images "
+        f"of {n_classes} classes"
+    )

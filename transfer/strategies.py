@@ -1,0 +1,209 @@
+"""Strategies: what is trained and how. Today's four freeze the whole network and differ in the head."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer import metrics
+from transfer.backbones import Backbone, load_backbone
+from transfer.dataset import Dataset, Split, draw_split, read_split, scan
+from transfer.errors import DataError
+from transfer.features import extract, stop_on_bad
+from transfer.heads import FittedHead, fit_head
+from transfer.progress import Progress
+from transfer.recipe import Recipe, load_recipe
+from transfer.runs import Run, check_model, reserve, write_run
+
+_N_CHECKED = 8  # images on which the saved model is compared with the fitted one
+
+
+def fit(
+    data: str | Path | Dataset,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    out: str | Path | None = None,
+    split: str | Path | None = None,
+    settings: Sequence[str] = (),
+    quiet: bool = False,
+    **changes: Any,
+) -> Run:
+    """Train a classifier on a folder of images and write a run folder.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, of train/val/test folders of class folders, a CSV file, or a scanned dataset.
+    recipe
+        A named recipe, a YAML file, or a `Recipe`.
+    out
+        The run folder; ``runs/DATA-STRATEGY`` by default. An existing one is never touched.
+    split
+        A `split.csv` of an earlier run, to use the very same parts.
+    settings, changes
+        Changes to the recipe, as text (``head.folds=3``) or by name (``backbone="resnet18"``).
+
+    Returns
+    -------
+    Run
+        Its ``metrics["test"]`` come from images that took part in no choice.
+
+    Raises
+    ------
+    TransferError
+        One of its kinds, with one line that says what is wrong and what to do.
+    """
+    progress = Progress(quiet)
+    clock = _Clock()
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
+    with clock.time("scan"):
+        dataset = data if isinstance(data, Dataset) else scan(data)
+    folder = reserve(data, chosen.strategy, out)
+    if split is not None:
+        read_split(split, dataset, seed=chosen.seed)  # before the slow part
+    with clock.time("load backbone"):
+        backbone = load_backbone(chosen.backbone, chosen.weights)
+    with clock.time("features"):
+        extraction = extract(
+            dataset,
+            backbone,
+            (chosen.tap,),
+            exact=chosen.exact,
+            device=chosen.device,
+            max_pixels=chosen.data.max_pixels,
+            progress=progress,
+        )
+    dataset = extraction.dataset
+    stop_on_bad(dataset, chosen.data.on_bad, chosen.data.max_bad_share)
+    parts = (
+        read_split(split, dataset, seed=chosen.seed)
+        if split is not None
+        else draw_split(
+            dataset, seed=chosen.seed, test_share=chosen.data.test_share, val_share=chosen.data.val_share
+        )
+    )
+    for line in [*dataset.notes, *parts.reason]:
+        progress.say(line)
+    X, y = extraction.rows(chosen.tap), dataset.labels
+    with clock.time("head"):
+        fitted, scores = fit_linear(chosen, X, dataset, parts)
+    with clock.time("evaluate"):
+        test = parts.indices("test")
+        probabilities = fitted.head.probabilities(X[test])
+        scores["test"] = metrics.evaluate(probabilities, y[test], dataset.classes)
+        if parts.cross_validate:
+            scores["cross_validation"] = cross_validate(chosen, X, dataset)
+            scores["trust"] = "cross_validation: the test part is small, and this reading covers every image."
+    run = write_run(
+        folder,
+        recipe=chosen,
+        dataset=dataset,
+        split=parts,
+        backbone=backbone,
+        fitted=fitted,
+        scores=scores,
+        test_probabilities=probabilities,
+        seconds=clock.seconds,
+    )
+    checked = test[:_N_CHECKED]
+    check_model(run, X[checked], [dataset.paths[i] for i in checked])
+    return run
+
+
+def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) -> tuple[FittedHead, dict[str, Any]]:
+    """Choose and fit a linear head on the train part; read it on val; fit the choice once more on train and val.
+
+    Parameters
+    ----------
+    X
+        Features (N, d), row i for image i of the dataset. Rows of the test part are not looked at.
+
+    Returns
+    -------
+    tuple
+        The head, and ``{"val": metrics}`` of the head that had not seen val.
+    """
+    y, groups = dataset.labels, np.array(dataset.hashes)
+    train, val = split.indices("train"), split.indices("val")
+    fitted = _fit(recipe, X[train], y[train], groups[train], len(dataset.classes))
+    scores: dict[str, Any] = {}
+    if len(val):
+        scores["val"] = metrics.evaluate(fitted.head.probabilities(X[val]), y[val], dataset.classes)
+        if recipe.head.refit:
+            both = np.sort(np.concatenate([train, val]))
+            fixed = [next(iter(fitted.chosen.values()))]
+            again = _fit(recipe, X[both], y[both], groups[both], len(dataset.classes), grid=fixed)
+            rule = f"{fitted.rule} Then fitted once more with that setting on train and val."
+            fitted = dataclasses.replace(again, table=fitted.table, rule=rule)
+    return fitted, scores
+
+
+def cross_validate(recipe: Recipe, X: np.ndarray, dataset: Dataset, n_folds: int = 5) -> dict[str, Any]:
+    """Score every image by a head that did not see it; each fold chooses its own settings inside its training images.
+
+    The second reading for small sets: it covers all images where a held-out test part would be a few dozen.
+    """
+    from transfer.heads import assign_folds
+
+    y, groups = dataset.labels, np.array(dataset.hashes)
+    least = int(np.bincount(y).min())
+    if least < 2:
+        raise DataError("Cross-validation needs two images of every class.")
+    members = np.unique(groups, return_inverse=True)[1].ravel()
+    fold_of = assign_folds(y, members, min(n_folds, least), recipe.seed)
+    probabilities = np.zeros((len(y), len(dataset.classes)))
+    for fold in np.unique(fold_of):
+        rest, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        fitted = _fit(recipe, X[rest], y[rest], groups[rest], len(dataset.classes))
+        probabilities[held] = fitted.head.probabilities(X[held])
+    return metrics.evaluate(probabilities, y, dataset.classes)
+
+
+def describe_plan(recipe: Recipe, dataset: Dataset, split: Split, backbone: Backbone | None = None) -> list[str]:
+    """Say in a few lines what `fit` will do with this dataset."""
+    counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
+    lines = [
+        f"{recipe.strategy}: {recipe.backbone} frozen up to {recipe.tap!r}, a linear head of {len(dataset.classes)} "
+        f"classes on {counts['train']} images; {counts['val']} check it, {counts['test']} are reported on.",
+        *split.reason,
+    ]
+    if backbone is not None:
+        lines.append(f"Weights: {backbone.source}; {backbone.preprocessing.describe()}.")
+    return lines
+
+
+def _fit(
+    recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray, n_classes: int, grid: list[float] | None = None
+) -> FittedHead:
+    settings = recipe.head
+    return fit_head(
+        recipe.strategy,
+        X,
+        y,
+        n_classes,
+        groups=groups,
+        scaling=settings.scaling,
+        class_weight=None if settings.class_weight == "none" else settings.class_weight,
+        folds=settings.folds,
+        grid=grid or settings.grid,
+        seed=recipe.seed,
+    )
+
+
+class _Clock:
+    """Remembers how long each step took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 3)
