@@ -136,7 +136,7 @@ def _limits(arguments: argparse.Namespace) -> None:
     backbone = backbones.load_backbone()
     with tempfile.TemporaryDirectory() as cache:
         runner = features.Runner(
-            backbone, ["features"], "average", arguments.exact, torch.device("cpu"), cache=Path(cache)
+            backbone, ["features"], "average", arguments.exact, torch.device("cpu"), len(images_here), Path(cache)
         )
     size = runner.plan.batch_size
     views = images.stack([images.load_view(p, backbone.preprocessing) for p in images_here.paths[:size]])

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer import dataset as dataset_module
 from transfer.dataset import (
     Dataset,
     Skipped,
@@ -425,7 +424,7 @@ def test_a_file_that_cannot_be_opened_is_unreadable(pets: Path, monkeypatch: pyt
             raise PermissionError(13, "Permission denied", path)
         return f"hash of {path}"
 
-    monkeypatch.setattr(dataset_module, "sha256", refuse)
+    monkeypatch.setattr("transfer.dataset.candidates.sha256", refuse)
     dataset = scan(pets)
     assert reasons(dataset.unreadable) == {"0003.jpg": "cannot be opened: Permission denied"}
     assert dataset.n_seen == 11
@@ -839,7 +838,8 @@ def written(pets: Path, tmp_path: Path) -> tuple[Dataset, Path, list[list[str]]]
 
 def test_a_written_split_is_found_again_in_any_order(written: tuple[Dataset, Path, list[list[str]]]) -> None:
     dataset, path, rows = written
-    assert rows[:2] == [["path", "label", "split"], ["cats/0000.jpg", "cats", draw_split(dataset).parts[0]]]
+    assert rows[0] == ["path", "label", "split", "sha256"]
+    assert rows[1] == ["cats/0000.jpg", "cats", draw_split(dataset).parts[0], dataset.hashes[0]]
     write_table(path, [rows[0], *reversed(rows[1:])], delimiter=";")
     split = read_split(path, dataset)
     assert split.parts.tolist() == draw_split(dataset).parts.tolist()
@@ -865,14 +865,14 @@ def test_a_split_that_leaves_a_class_nothing_to_train_on_is_refused(
     written: tuple[Dataset, Path, list[list[str]]],
 ) -> None:
     dataset, path, rows = written
-    write_table(path, [rows[0], *([p, label, "train" if label == "cats" else "test"] for p, label, _ in rows[1:])])
+    write_table(path, [rows[0], *([p, label, "train" if label == "cats" else "test"] for p, label, *_ in rows[1:])])
     with pytest.raises(DataError, match="test part without a training image: 'dogs'"):
         read_split(path, dataset)
 
 
 def test_a_split_of_two_parts_is_completed(written: tuple[Dataset, Path, list[list[str]]]) -> None:
     dataset, path, rows = written
-    write_table(path, [rows[0], *([p, label, "test" if p.endswith("0.jpg") else "train"] for p, label, _ in rows[1:])])
+    write_table(path, [rows[0], *([p, label, "test" if p.endswith("0.jpg") else "train"] for p, label, *_ in rows[1:])])
     split = read_split(path, dataset)
     assert [len(split.indices(part)) for part in ("test", "val")] == [2, 2]
 

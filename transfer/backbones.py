@@ -349,7 +349,10 @@ def _unknown(name: str, known: list[str]) -> str:
 def _timm_config(name: str) -> dict[str, Any] | None:
     from timm.models import get_pretrained_cfg
 
-    config = get_pretrained_cfg(name)
+    try:
+        config = get_pretrained_cfg(name)
+    except RuntimeError:  # no weights with this tag
+        return None
     return config.to_dict() if config is not None else None
 
 

@@ -227,7 +227,8 @@ def predict(
 def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as_json: bool, quiet: bool) -> None:
     """Describe a dataset: classes, sizes, unreadable files, duplicates, and what `fit` would do."""
     from transfer.dataset import describe, draw_split, scan
-    from transfer.images import MAX_PIXELS, read_all
+    from transfer.features import decode_all
+    from transfer.images import MAX_PIXELS
     from transfer.progress import Progress
     from transfer.recipe import load_recipe
     from transfer.strategies import describe_plan
@@ -235,11 +236,11 @@ def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as
     dataset = scan(data)
     progress = Progress(quiet)
     with progress.task("Decoding every image", len(dataset)) as advance:
-        sizes, bad = read_all(dataset.paths, max_pixels or MAX_PIXELS, advance)
+        pixels, bad = decode_all(dataset.paths, max_pixels or MAX_PIXELS, advance)
     dataset = dataset.without(bad)
     split = draw_split(dataset, seed=seed)
     description = describe(dataset, split)
-    description["pixels"] = sizes
+    description["pixels"] = pixels
     description["plan"] = describe_plan(load_recipe(recipe), dataset, split)
     if as_json:
         _print_json(description)

@@ -299,7 +299,7 @@ def trace(model: nn.Module, input_size: InputSize = IMAGENET_SIZE) -> Trace:
     structure = tuple((name, id(module)) for name, module in model.named_modules())
     known = _traces.setdefault(model, {})
     if input_size not in known or known[input_size][0] != structure:
-        with _in_mode(model, training=False):
+        with torch.inference_mode(False), _in_mode(model, training=False):
             known[input_size] = (structure, _trace(model, input_size))
     return known[input_size][1]
 

@@ -194,7 +194,7 @@ def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, 
     """Return features in the order of `images`: from the cache for files, computed for pixels in memory."""
     if all(isinstance(image, (str, Path)) for image in images):
         return _features_of_files([str(image) for image in images], backbone, tap, exact, device)
-    runner = Runner(backbone, [tap], "average", exact, pick_device(device), measure=False)
+    runner = Runner(backbone, [tap], "average", exact, pick_device(device), len(images))
     rows = []
     for _, features, bad in runner.run(images):
         if bad:

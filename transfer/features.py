@@ -37,14 +37,16 @@ from transfer.files import (
     write_json,
 )
 from transfer.images import MAX_PIXELS, UnreadableImage, decode, normalise, stack, view
-from transfer.progress import Progress
+from transfer.progress import Advance, Progress
 
 FEATURES = cuts.FEATURES
 _SHARD_BYTES = 64 << 20
 _SHARD_ROWS = 2048
 _SHARD_SECONDS = 20.0  # a killed extraction loses no more than this
 _TIMED_RUNS = 3
-_WORTH_MEASURING = 64  # images; below, a measurement costs more than it saves
+# images; below, measuring or rewriting the network costs more than it saves
+_WORTH_MEASURING = 64
+_WORTH_FUSING = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +165,7 @@ def extract(
     plan = None
     n_computed, seconds = 0, 0.0
     if missing:
-        runner = Runner(backbone, taps, pool, exact, torch_device, measure=len(missing) >= _WORTH_MEASURING, cache=cache)
+        runner = Runner(backbone, taps, pool, exact, torch_device, n_images=len(missing), cache=cache)
         paths, contents = [dataset.paths[i] for i in missing], [dataset.hashes[i] for i in missing]
         shards = _Shards(where, np.dtype(dtype))
         started = time.perf_counter()
@@ -196,7 +198,7 @@ class Runner:
         pool: str,
         exact: bool,
         device: torch.device,
-        measure: bool = True,
+        n_images: int,
         cache: Path | None = None,
     ) -> None:
         machine.keep_memory()
@@ -206,11 +208,13 @@ class Runner:
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
             self._reader = cuts.read_taps(backbone.model, list(taps), backbone.input_shape)
         self._size = backbone.input_shape[1:]
+        self._draft_size = None if exact else self.preprocessing.resize_size
+        self._n_images = n_images
         self._networks: dict[str, torch.nn.Module] = {}
         self._is_map_last = _is_map_last(backbone.model)
         remembered = _Plans(cache or cache_folder(), [backbone.weights_hash, *taps, str(device)])
         with machine.torch_threads(1):
-            self.plan = self._choose(remembered, exact, measure)
+            self.plan = self._choose(remembered, exact)
             self.network = self._network(self.plan.dtype)
 
     def run(
@@ -249,7 +253,7 @@ class Runner:
         bad: list[tuple[int, str]] = []
         for position in range(start, min(start + self.plan.batch_size, len(sources))):
             try:
-                pixels = decode(sources[position], max_pixels=max_pixels, at_least=self.preprocessing.resize_size)
+                pixels = decode(sources[position], max_pixels=max_pixels, at_least=self._draft_size)
                 views.append(view(pixels, self.preprocessing))
                 good.append(position)
             except UnreadableImage as error:
@@ -282,14 +286,14 @@ class Runner:
     def _network(self, dtype: str) -> torch.nn.Module:
         if dtype not in self._networks:
             reader = copy.deepcopy(self._reader).to(self.device).eval()
-            if isinstance(reader, torch.fx.GraphModule):
+            if isinstance(reader, torch.fx.GraphModule) and self._n_images >= _WORTH_FUSING:
                 example = torch.rand(2, 3, *self._size, device=self.device)
                 self._networks[dtype] = fusion.fuse(reader, example, getattr(torch, dtype))
             else:
                 self._networks[dtype] = reader.to(getattr(torch, dtype))
         return self._networks[dtype]
 
-    def _choose(self, remembered: _Plans, exact: bool, measure: bool) -> Plan:
+    def _choose(self, remembered: _Plans, exact: bool) -> Plan:
         """Choose type and batch size by running each candidate for a moment, or take what was chosen last time."""
         on_cpu = self.device.type == "cpu"
         default = Plan(str(self.device), "float32", 8 if on_cpu else 64, machine.count_cores())
@@ -302,7 +306,7 @@ class Runner:
             half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
             candidates.append(dataclasses.replace(default, dtype=half, batch_size=128))
         known = remembered.get(candidates)
-        if known is not None or not measure:
+        if known is not None or self._n_images < _WORTH_MEASURING:
             return known or default
         best = max(candidates, key=self._images_per_second)
         remembered.put(best)
@@ -404,6 +408,35 @@ def check_features(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def decode_all(
+    paths: Sequence[str], max_pixels: int = MAX_PIXELS, advance: Advance = lambda n: None
+) -> tuple[dict[str, str], list[Skipped]]:
+    """Decode every image in full, as an extraction would.
+
+    Returns
+    -------
+    tuple
+        The smallest, median and largest size, by area, as ``width x height``; and the images that cannot be read.
+    """
+
+    def size_of(path: str) -> tuple[int, int] | Skipped:
+        try:
+            height, width, _ = decode(path, max_pixels=max_pixels).shape
+            return height, width
+        except UnreadableImage as error:
+            return Skipped(path, error.reason)
+
+    sizes: list[tuple[int, int]] = []
+    bad: list[Skipped] = []
+    with ThreadPoolExecutor(machine.count_cores()) as pool:
+        for found in pool.map(size_of, paths):
+            bad.append(found) if isinstance(found, Skipped) else sizes.append(found)
+            advance(1)
+    sizes.sort(key=lambda size: size[0] * size[1])
+    picks = {"smallest": 0, "median": len(sizes) // 2, "largest": -1} if sizes else {}
+    return {name: f"{sizes[i][1]} x {sizes[i][0]}" for name, i in picks.items()}, bad
+
+
 def stop_on_bad(dataset: Dataset, on_bad: str, max_share: float) -> None:
     """Stop where images are unreadable and may not be, or where they are too many.
 
@@ -494,7 +527,7 @@ def _open_caches(
         "view": backbone.preprocessing.to_dict(),
         "pool": pool,
         "dtype": dtype,
-        "exact": exact or not _may_be_narrow(device),
+        "exact": exact,
         "device": device.type,
     }
     return {tap: open_cache({**about, "tap": tap}, cache) for tap in taps}

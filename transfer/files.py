@@ -11,6 +11,7 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -98,9 +99,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table atomically; text that a spreadsheet would run as a formula gets a leading apostrophe."""
     table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([neutral_cell(cell) for cell in header])
-    writer.writerows([neutral_cell(cell) for cell in row] for row in rows)
+    plain = csv.writer(table, lineterminator="\n")
+    # Before Python 3.13 the plain writer leaves a bare \r unquoted, which a reader takes for the end of the row.
+    quoting = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in itertools.chain([header], rows):
+        cells = [neutral_cell(cell) for cell in row]
+        (quoting if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
     write_text(path, table.getvalue())
 
 
@@ -112,10 +116,9 @@ def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
 def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
     """Write torch tensors as safetensors, atomically, with string metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with atomic_path(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata=metadata)
+    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
 
 
 def neutral_cell(cell: Any) -> Any:

@@ -150,7 +150,7 @@ class Run:
         unreadable: list[tuple[str, str]] = []
         tap = self.info["tap"]
         with Progress(quiet).task("Predicting", len(sources)) as advance:
-            runner = Runner(self.backbone, [tap], "average", exact, pick_device(device), measure=len(sources) >= 64)
+            runner = Runner(self.backbone, [tap], "average", exact, pick_device(device), len(sources))
             for positions, rows, bad in runner.run(sources, max_pixels):
                 if positions:
                     good += positions

@@ -66,7 +66,7 @@ def fit(
         dataset = data if isinstance(data, Dataset) else scan(data)
     folder = reserve(data, chosen.strategy, out)
     if split is not None:
-        read_split(split, dataset, seed=chosen.seed)  # before the slow part
+        read_split(split, dataset, seed=chosen.seed, before_decoding=True)  # before the slow part
     with clock.time("load backbone"):
         backbone = load_backbone(chosen.backbone, chosen.weights)
     with clock.time("features"):

@@ -1,0 +1,167 @@
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from transfer import backbones
+from transfer.backbones import load_backbone
+from transfer.errors import ArtefactError, ResourceError, UsageError
+
+
+def test_the_embedded_default_is_imagenet_and_needs_no_network() -> None:
+    backbone = load_backbone()
+    assert "57934424" in backbone.source
+    assert backbone.n_features == 1280
+    assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
+    # the stem's filters are trained, not drawn at random
+    assert backbone.model.conv_stem.weight.std() > 0.1
+    assert not backbone.model.training
+
+
+@pytest.mark.real
+def test_the_embedded_default_tells_ants_from_bees_by_its_imagenet_classes(shared: Path) -> None:
+    import timm
+
+    from transfer.images import load_view, normalise
+
+    tensors = backbones.read_weights(backbones._embedded_file("tf_efficientnet_lite0"))
+    model = timm.create_model("tf_efficientnet_lite0")
+    model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
+    model.eval()
+    preprocessing = backbones.default_preprocessing("tf_efficientnet_lite0")
+    hits = 0
+    for name, imagenet in (("ants", 310), ("bees", 309)):
+        for path in sorted((shared / "data/hymenoptera/val" / name).glob("*.jpg"))[:15]:
+            with torch.inference_mode():
+                scores = model(normalise(load_view(path, preprocessing)[None], preprocessing))[0]
+            hits += int(scores[310 if imagenet == 310 else 309] > scores[309 if imagenet == 310 else 310])
+    assert hits >= 27
+
+
+def test_random_weights_are_the_control() -> None:
+    torch.manual_seed(0)
+    first = load_backbone("test_resnet", "random")
+    assert first.source == "random weights"
+    assert load_backbone("test_resnet", "random").weights_hash != first.weights_hash
+
+
+def test_weights_come_from_a_safetensors_file_with_or_without_its_classifier(tmp_path: Path) -> None:
+    import timm
+
+    full = timm.create_model("test_resnet", num_classes=7)
+    save_file(full.state_dict(), tmp_path / "full.safetensors")
+    torch.save(full.state_dict(), tmp_path / "full.pth")
+    backbone = load_backbone("test_resnet", tmp_path / "full.safetensors")
+    assert torch.equal(backbone.model.conv1[0].weight, full.conv1[0].weight)
+    assert load_backbone("test_resnet", tmp_path / "full.pth").weights_hash == backbone.weights_hash
+
+
+def test_the_hash_follows_the_numbers_not_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = backbones.build("test_resnet")
+    before = backbones.fingerprint(model)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+    assert backbones.fingerprint(model) != before
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
+    save_file(backbones.build("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(ArtefactError, match="do not fit the network: .* tensors missing") as caught:
+        load_backbone("test_resnet", tmp_path / "vit.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "hacked",))
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ArtefactError, match="Only plain tensors"):
+        load_backbone("test_resnet", tmp_path / "evil.pth")
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64])
+def test_a_damaged_weights_file_is_named(tmp_path: Path, content: bytes) -> None:
+    for name in ("w.safetensors", "w.pth"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ArtefactError, match=name):
+            load_backbone("test_resnet", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("resnet19", "resnet1"), ("torchvision/alexnt", "torchvision/alexnet"), ("tf_efficientnet_lite_0", "lite0")],
+)
+def test_an_unknown_backbone_names_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=nearest):
+        load_backbone(name)
+
+
+def test_an_unknown_tag_is_refused() -> None:
+    with pytest.raises(UsageError, match="Unknown backbone"):
+        load_backbone("resnet18.no_such_tag")
+
+
+def test_without_network_it_takes_seconds_and_says_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    started = time.perf_counter()
+    with pytest.raises(ResourceError, match="tf_efficientnet_lite0"):
+        load_backbone("resnet18")
+    assert time.perf_counter() - started < 15  # the hub's own retries take 51
+
+
+def test_a_damaged_weights_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+    from importlib.machinery import ModuleSpec
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/efficientnet-lite0-57934424.pth").write_bytes(b"not those weights")
+    spec = ModuleSpec("fake", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(ArtefactError, match="SHA-256"):
+        load_backbone()
+
+
+@pytest.mark.parametrize(
+    ("name", "n_features"),
+    [("torchvision/alexnet", 4096), ("torchvision/squeezenet1_1", 512), ("torchvision/resnet18", 512)],
+)
+def test_torchvision_networks_give_the_input_of_their_classifier(name: str, n_features: int) -> None:
+    backbone = load_backbone(name, "random")
+    assert backbone.n_features == n_features
+    assert backbone.preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+def test_a_head_is_where_the_library_has_it() -> None:
+    backbone = load_backbone("test_efficientnet", "random")
+    weight, bias = torch.randn(4, backbone.n_features), torch.randn(4)
+    images = torch.rand(2, *backbone.input_shape)
+    with torch.inference_mode():
+        expected = backbone.model(images) @ weight.T + bias
+        torch.testing.assert_close(backbones.with_head(backbone, weight, bias)(images), expected)
+
+
+@pytest.mark.real
+def test_real_torchvision_weights_give_their_own_preprocessing_and_work(shared: Path) -> None:
+    backbone = load_backbone("torchvision/squeezenet1_1", shared / "weights/squeezenet1_1.imagenet.safetensors")
+    assert backbone.n_features == 512
+    assert backbone.preprocessing.input_size == 224
+    with torch.inference_mode():
+        features = backbone.model(torch.zeros(1, 3, 224, 224))
+    assert features.shape == (1, 512)
+
+
+def test_the_list_says_what_is_on_this_machine() -> None:
+    rows = {row["name"]: row for row in backbones.list_backbones("tf_efficientnet_lite")}
+    assert rows["tf_efficientnet_lite0"]["here"]
+    assert rows["tf_efficientnet_lite0"]["input_size"] == 224
+    assert not rows["tf_efficientnet_lite4"]["here"]
+    assert backbones.measure("tf_efficientnet_lite0") == {"parameters": 3_371_008, "features": 1280}

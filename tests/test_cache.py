@@ -1,0 +1,104 @@
+import logging
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.cache import open_cache
+
+
+def contents(*numbers: int) -> list[str]:
+    return [f"{n:064x}" for n in numbers]
+
+
+def rows(*numbers: int) -> np.ndarray:
+    return np.array([[n, n + 0.5, -n] for n in numbers], np.float32)
+
+
+def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
+    cache = open_cache({"tap": "features"}, tmp_path)
+    cache.append(contents(1, 2, 3), rows(1, 2, 3))
+    cache.append(contents(4, 5), rows(4, 5))
+    again = open_cache({"tap": "features"}, tmp_path)
+    np.testing.assert_array_equal(again.rows(contents(5, 1, 4, 1)), rows(5, 1, 4, 1))
+
+
+def test_a_content_that_stands_twice_is_missing_once(tmp_path: Path) -> None:
+    cache = open_cache({"tap": "features"}, tmp_path)
+    cache.append(contents(2), rows(2))
+    assert cache.missing(contents(1, 2, 3, 1, 2)) == [0, 2]
+
+
+def test_another_description_is_another_cache(tmp_path: Path) -> None:
+    open_cache({"weights": "a"}, tmp_path).append(contents(1), rows(1))
+    assert contents(1)[0] not in open_cache({"weights": "b"}, tmp_path)
+
+
+def test_chunks_cover_every_row_once(tmp_path: Path) -> None:
+    cache = open_cache({}, tmp_path)
+    cache.append(contents(*range(10)), rows(*range(10)))
+    chunks = list(cache.chunks(contents(*range(10)), n_rows=4))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(chunks), rows(*range(10)))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_damaged_shard_is_dropped_with_a_warning_and_the_others_stay(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = open_cache({}, tmp_path)
+    cache.append(contents(1, 2), rows(1, 2))
+    cache.append(contents(3), rows(3))
+    shard = next(p for p in sorted(cache.folder.glob("*.safetensors")) if contents(1)[0].encode() in p.read_bytes())
+    data = bytearray(shard.read_bytes())
+    data[-3] ^= 4
+    shard.write_bytes({"flip": bytes(data), "truncate": bytes(data[:-5]), "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        again = open_cache({}, tmp_path)
+    assert "computing them again" in caplog.text
+    assert again.missing(contents(1, 2, 3)) == [0, 1]
+    assert not shard.exists()
+
+
+def test_leftovers_of_a_dead_process_are_swept(tmp_path: Path) -> None:
+    from transfer import files
+
+    cache = open_cache({}, tmp_path)
+    dead = multiprocessing.get_context("spawn").Process(target=int)
+    dead.start()
+    dead.join()
+    leftover = cache.folder / f".x.safetensors.{files._host()}-{dead.pid}.0a1b2c3d.partial"
+    leftover.write_bytes(b"half")
+    mine = cache.folder / f".x.safetensors.{files._owner()}.0a1b2c3d.partial"
+    mine.write_bytes(b"being written")
+    open_cache({}, tmp_path)
+    assert not leftover.exists()
+    assert mine.exists()
+
+
+def _fill(folder: Path, start: int) -> None:
+    cache = open_cache({}, folder)
+    for n in range(start, start + 40):
+        cache.append(contents(n % 50), rows(n % 50))
+
+
+def test_processes_that_share_a_cache_do_not_disturb_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_fill, args=(tmp_path, start)) for start in (0, 5, 10)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    cache = open_cache({}, tmp_path)
+    np.testing.assert_array_equal(cache.rows(contents(*range(50))), rows(*range(50)))
+
+
+def test_without_a_writable_place_a_temporary_cache_serves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        cache = open_cache({}, tmp_path / "file")
+    cache.append(contents(1), rows(1))
+    assert contents(1)[0] in cache
+    assert "Cannot write" in caplog.text

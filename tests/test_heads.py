@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from transfer.errors import DataError, UsageError
+from transfer.heads import (
+    HEADS,
+    LinearHead,
+    assign_folds,
+    fit_head,
+    fit_temperature,
+    one_standard_error,
+    ridge_leave_one_out,
+)
+
+
+def toy_features(
+    counts: tuple[int, ...] = (40, 40, 40), d: int = 20, distance: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return non-negative features with an offset, as pooled ReLU activations have them, in shuffled order."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(len(counts), d)) * distance
+    y = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    return np.maximum(centres[y] + random.normal(size=(len(y), d)) + 1.5, 0).astype(np.float32), y
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("scaling", ["auto", "global", "standard", "none"])
+def test_a_folded_head_is_one_linear_layer_on_raw_features(kind: str, scaling: str) -> None:
+    import torch
+
+    X, y = toy_features()
+    head = fit_head(kind, X, y, 3, scaling=scaling).head
+    layer = torch.nn.Linear(X.shape[1], 3)
+    weight, bias = head.folded()
+    layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
+    logits = layer(torch.from_numpy(X)).detach()
+    assert head.folds
+    np.testing.assert_allclose(logits.numpy(), head.scores(X) / head.temperature, atol=1e-5)
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), head.probabilities(X), atol=1e-5)
+    assert head.weight.dtype == head.bias.dtype == np.float32
+
+
+def scaled(X: np.ndarray) -> np.ndarray:
+    centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
+    return centred / np.sqrt((centred**2).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("counts", [(60, 50, 40), (12, 10, 8)])  # more and fewer images than dimensions
+def test_linear_svm_is_scikit_learns_linear_svc(counts: tuple[int, ...]) -> None:
+    from sklearn.svm import LinearSVC
+
+    X, y = toy_features(counts, d=40)
+    head = fit_head("linear-svm", X, y, 3, grid=[2.0]).head
+    # A large intercept_scaling frees the intercept, which LinearSVC penalises otherwise
+    svc = LinearSVC(C=2.0, intercept_scaling=30, tol=1e-7, max_iter=10_000, dual=False).fit(scaled(X), y)
+    np.testing.assert_allclose(head.scores(X), svc.decision_function(scaled(X)), atol=2e-3)
+
+
+@pytest.mark.parametrize("counts", [(60, 50, 40), (12, 10, 8)])
+def test_logistic_is_scikit_learns_logistic_regression(counts: tuple[int, ...]) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    X, y = toy_features(counts, d=40)
+    head = fit_head("logistic", X, y, 3, grid=[5.0]).head
+    reference = LogisticRegression(C=5.0, tol=1e-9, max_iter=10_000).fit(scaled(X), y)
+    np.testing.assert_allclose(softmax(head.scores(X)), reference.predict_proba(scaled(X)), atol=2e-4)
+
+
+def test_class_weights_count_as_scikit_learns_sample_weights() -> None:
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+
+    X, y = toy_features((80, 20, 10))
+    fitted = fit_head("logistic", X, y, 3, scaling="none", grid=[0.5], class_weight="balanced")
+    assert fitted.class_weights == pytest.approx({0: 110 / 240, 1: 110 / 60, 2: 110 / 30})
+    reference = LogisticRegression(C=0.5, class_weight="balanced", tol=1e-9, max_iter=10_000).fit(X, y)
+    np.testing.assert_allclose(softmax(fitted.head.scores(X)), reference.predict_proba(X), atol=2e-4)
+    ridge = fit_head("ridge", X, y, 3, scaling="none", grid=[0.5], class_weight="balanced").head
+    np.testing.assert_allclose(
+        ridge.scores(X),
+        RidgeClassifier(alpha=0.5, class_weight="balanced").fit(X.astype(np.float64), y).decision_function(X),
+        atol=1e-4,
+    )
+
+
+def test_a_trained_head_comes_to_the_solved_one() -> None:
+    X, y = toy_features((100, 100, 100), distance=0.4)
+    solved = fit_head("logistic", X, y, 3, grid=[3.0])
+    trained = fit_head("frozen", X, y, 3, grid=[1 / 3.0 / len(y)])
+    assert trained.chosen == {"weight_decay": pytest.approx(1 / 900)}
+    np.testing.assert_allclose(trained.head.probabilities(X), solved.head.probabilities(X), atol=0.03)
+
+
+@pytest.mark.parametrize("counts", [(15, 12, 9), (6, 5, 4)])
+def test_leave_one_out_is_what_refitting_without_each_image_gives(counts: tuple[int, ...]) -> None:
+    from sklearn.linear_model import Ridge
+
+    X, y = toy_features(counts)
+    alphas = [0.1, 10.0]
+    found = ridge_leave_one_out(X, y, 3, alphas)
+    targets = 2.0 * np.eye(3)[y] - 1
+    for i, alpha in enumerate(alphas):
+        for row in range(len(y)):
+            rest = np.arange(len(y)) != row
+            refitted = Ridge(alpha=alpha).fit(X[rest].astype(np.float64), targets[rest])
+            np.testing.assert_allclose(found[i, row], refitted.predict(X[row : row + 1])[0], atol=1e-4)
+
+
+def test_leave_one_out_leaves_a_whole_group_out() -> None:
+    from sklearn.linear_model import Ridge
+
+    X, y = toy_features((15, 12, 9))
+    groups = np.array([f"image {i // 2}" if i < 10 else f"image {i}" for i in range(len(y))])
+    found = ridge_leave_one_out(X, y, 3, [2.0], groups)[0]
+    targets = 2.0 * np.eye(3)[y] - 1
+    for row in range(len(y)):
+        rest = groups != groups[row]
+        refitted = Ridge(alpha=2.0).fit(X[rest].astype(np.float64), targets[rest])
+        np.testing.assert_allclose(found[row], refitted.predict(X[row : row + 1])[0], atol=1e-4)
+
+
+def test_the_one_standard_error_rule_takes_the_strongest_setting_that_is_nearly_the_best() -> None:
+    accuracy = np.array([0.70, 0.90, 0.91, 0.90, 0.88, 0.60])
+    assert one_standard_error(accuracy, np.array([0.05, 0.02, 0, 0.02, 0.02, 0.05])) == 3
+    assert one_standard_error(accuracy, np.array([0.05, 0.02, 0, 0.02, 0.04, 0.05])) == 4
+    assert one_standard_error(accuracy, np.zeros(6)) == 2
+    assert one_standard_error(np.full(4, 0.8), np.zeros(4)) == 3
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_table_shows_what_was_tried_and_follows_the_rule(kind: str) -> None:
+    X, y = toy_features(distance=0.4)
+    fitted = fit_head(kind, X, y, 3)
+    accuracy = np.array([row["accuracy"] for row in fitted.table])
+    gaps = np.array([row["gap_standard_error"] for row in fitted.table])
+    chosen = [row["chosen"] for row in fitted.table]
+    name, value = next(iter(fitted.chosen.items()))
+    assert chosen.index(True) == one_standard_error(accuracy, gaps)
+    assert sum(chosen) == 1
+    assert fitted.table[chosen.index(True)][name] == value
+    strength = [row[name] if name in ("alpha", "weight_decay") else -row[name] for row in fitted.table]
+    assert strength == sorted(strength)
+    assert name in fitted.rule
+    assert len(fitted.table) >= 3
+    # The judged scores are those of images that were left out: worse than on the images learned from
+    assert fitted.out_of_fold is not None
+    at_choice = float((fitted.out_of_fold.argmax(axis=1) == y).mean())
+    assert at_choice == pytest.approx(accuracy[chosen.index(True)], abs=0.02)
+    assert at_choice < (fitted.head.predict(X) == y).mean()
+
+
+def test_out_of_fold_accuracy_is_that_of_new_images() -> None:
+    X, y = toy_features((200, 200, 200), distance=0.4)
+    X_new, y_new = toy_features((1000, 1000, 1000), distance=0.4, seed=5)
+    for kind in HEADS:
+        fitted = fit_head(kind, X, y, 3)
+        assert fitted.out_of_fold is not None
+        judged = (fitted.out_of_fold.argmax(axis=1) == y).mean()
+        assert judged == pytest.approx((fitted.head.predict(X_new) == y_new).mean(), abs=0.04)
+
+
+def test_labels_that_features_do_not_explain_are_judged_at_chance() -> None:
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(120, 300)).astype(np.float32), np.arange(120) % 3
+    for kind in HEADS:
+        fitted = fit_head(kind, X, y, 3)
+        assert max(row["accuracy"] for row in fitted.table) < 0.5
+        assert fitted.head.probabilities(random.normal(size=(50, 300))).max(axis=1).mean() < 0.6
+
+
+def test_groups_never_straddle_folds_and_classes_are_spread() -> None:
+    random = np.random.default_rng(0)
+    y = random.integers(0, 4, 200)
+    groups = random.integers(0, 60, 200)  # duplicates, also across classes
+    fold = assign_folds(y, groups, 5, seed=0)
+    for group in np.unique(groups):
+        assert len(np.unique(fold[groups == group])) == 1
+    counts = np.array([[((y == c) & (fold == f)).sum() for f in range(5)] for c in range(4)])
+    assert fold.min() == 0
+    assert counts.min() >= 4
+    alone = assign_folds(y, np.arange(200), 5, seed=0)
+    counts = np.array([[((y == c) & (alone == f)).sum() for f in range(5)] for c in range(4)])
+    assert np.ptp(counts, axis=1).max() <= 1
+    assert np.ptp(np.bincount(alone)) <= 2
+
+
+def test_the_only_image_of_a_class_is_in_every_training_part() -> None:
+    y = np.array([0] * 20 + [1] * 20 + [2, 2] + [3])
+    fold = assign_folds(y, np.arange(len(y)), 5, seed=0)
+    assert fold[-1] == -1
+    assert len(set(fold[y == 2])) == 2
+    duplicates = assign_folds(y, np.array([*range(40), 40, 40, 41]), 5, seed=0)
+    assert set(duplicates[y == 2]) == {-1}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_duplicates_do_not_flatter_when_they_are_groups(kind: str) -> None:
+    random = np.random.default_rng(0)
+    X = np.repeat(random.normal(size=(60, 100)).astype(np.float32), 2, axis=0)  # no signal, each image twice
+    y = np.repeat(np.arange(60) % 2, 2)
+    flattered = fit_head(kind, X, y, 2)
+    honest = fit_head(kind, X, y, 2, groups=np.arange(120) // 2)
+    assert max(row["accuracy"] for row in flattered.table) > 0.85
+    assert max(row["accuracy"] for row in honest.table) < 0.7
+
+
+def test_two_classes_give_two_rows_whose_difference_is_the_decision_function() -> None:
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.svm import LinearSVC
+
+    X, y = toy_features((50, 40))
+    svm, ridge = (fit_head(kind, X, y, 2, grid=[1.0]).head for kind in ("linear-svm", "ridge"))
+    svc = LinearSVC(C=1.0, intercept_scaling=30, tol=1e-7, max_iter=10_000, dual=False).fit(scaled(X), y)
+    reference = RidgeClassifier(alpha=1.0).fit(scaled(X), y)
+    for head, decision in ((svm, svc), (ridge, reference)):
+        scores = head.scores(X)
+        assert head.weight.shape == (2, X.shape[1])
+        np.testing.assert_allclose(head.weight[0], -head.weight[1], atol=1e-6)
+        np.testing.assert_allclose(scores[:, 1] - scores[:, 0], decision.decision_function(scaled(X)), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_one_seed_gives_one_head(kind: str) -> None:
+    X, y = toy_features(distance=0.4)
+    first, second = (fit_head(kind, X, y, 3, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.head.weight, second.head.weight)
+    assert first.head.temperature == second.head.temperature
+    assert first.table == second.table
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize(("factor", "offset"), [(1e4, 0.0), (1e-4, 0.0), (1.0, 30.0)])
+def test_the_unit_and_the_offset_of_features_do_not_matter(kind: str, factor: float, offset: float) -> None:
+    X, y = toy_features(distance=0.4)
+    plain, changed = fit_head(kind, X, y, 3), fit_head(kind, X * np.float32(factor) + np.float32(offset), y, 3)
+    assert changed.chosen == plain.chosen
+    np.testing.assert_allclose(
+        changed.head.probabilities(X * np.float32(factor) + np.float32(offset)), plain.head.probabilities(X), atol=2e-3
+    )
+
+
+def test_imbalance_beyond_three_to_one_balances_the_classes() -> None:
+    X, y = toy_features((150, 20), distance=0.25)
+    fitted = fit_head("linear-svm", X, y, 2)
+    unweighted = fit_head("linear-svm", X, y, 2, class_weight=None)
+    assert fitted.class_weights == pytest.approx({0: 170 / 300, 1: 170 / 40})
+    assert unweighted.class_weights is None
+    X_new, y_new = toy_features((500, 500), distance=0.25, seed=7)
+    rare = y_new == 1
+    assert (fitted.head.predict(X_new) == y_new)[rare].mean() > (unweighted.head.predict(X_new) == y_new)[rare].mean()
+    X, y = toy_features((60, 20))
+    assert fit_head("linear-svm", X, y, 2).class_weights is None
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("counts", [(1, 1), (1, 1, 1), (2, 2), (1, 3, 2), (4, 4, 4), (30, 30, 1), (30, 30, 2)])
+def test_tiny_classes_still_give_a_head(kind: str, counts: tuple[int, ...]) -> None:
+    X, y = toy_features(counts, distance=3.0)
+    fitted = fit_head(kind, X, y, len(counts))
+    assert (fitted.head.predict(X) == y).mean() == 1
+    assert np.isfinite(fitted.head.probabilities(X)).all()
+    assert fitted.head.temperature > 0
+    if max(counts) < 5:
+        assert "fixed" in fitted.rule
+        assert len(fitted.table) == 1
+    if max(counts) == 1:
+        assert "Not calibrated" in fitted.rule
+    if counts == (30, 30, 1):
+        assert fitted.out_of_fold is not None
+        np.testing.assert_array_equal(np.isnan(fitted.out_of_fold).any(axis=1), y == 2)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_class_without_training_images_has_a_column_and_is_never_predicted(kind: str) -> None:
+    X, y = toy_features((30, 30))
+    fitted = fit_head(kind, X, np.where(y == 1, 3, 1), 5)
+    probabilities = fitted.head.probabilities(X)
+    assert fitted.head.weight.shape == (5, X.shape[1])
+    assert probabilities[:, [0, 2, 4]].max() == 0
+    assert set(fitted.head.predict(X)) == {1, 3}
+    assert fitted.out_of_fold is not None
+    assert fitted.out_of_fold.shape == (60, 5)
+    assert np.isfinite(fitted.head.folded()[1].astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_perfectly_separated_classes_stay_finite(kind: str) -> None:
+    X, y = toy_features((30, 30, 30), distance=50.0)
+    fitted = fit_head(kind, X, y, 3)
+    probabilities = fitted.head.probabilities(X)
+    assert (probabilities.argmax(axis=1) == y).all()
+    assert np.isfinite(probabilities).all()
+    assert 0 < fitted.head.temperature < np.inf
+    assert 0.9 < probabilities.max(axis=1).mean() < 1
+
+
+@pytest.mark.parametrize("true_temperature", [0.05, 1.0, 20.0])
+def test_a_known_temperature_is_recovered(true_temperature: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 4)) * 2
+    y = (softmax(logits).cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
+    assert fit_temperature(logits * true_temperature, y) == pytest.approx(true_temperature, rel=0.05)
+
+
+def test_the_temperature_of_separated_scores_falls_with_the_number_of_images() -> None:
+    few, many = (fit_temperature(np.tile(np.eye(2), (n, 1)), np.tile([0, 1], n)) for n in (5, 500))
+    assert 0.05 < many < few < 1
+    assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 0, 1])) == 1.0
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_probabilities_are_calibrated_on_new_images(kind: str) -> None:
+    X, y = toy_features((150, 150, 150), distance=0.35)
+    X_new, y_new = toy_features((1500, 1500, 1500), distance=0.35, seed=11)
+    head = fit_head(kind, X, y, 3).head
+    probabilities = head.probabilities(X_new)
+    assert probabilities.max(axis=1).mean() == pytest.approx((probabilities.argmax(axis=1) == y_new).mean(), abs=0.05)
+
+
+def test_val_judges_only_where_it_is_the_larger_part() -> None:
+    X, y = toy_features((20, 20, 20), distance=0.4)
+    X_val, y_val = toy_features((60, 60, 60), distance=0.4, seed=3)
+    by_val = fit_head("logistic", X, y, 3, X_val=X_val, y_val=y_val)
+    assert "validation" in by_val.rule
+    assert by_val.out_of_fold is None
+    alone, unseen = fit_head("logistic", X_val, y_val, 3), fit_head("logistic", X_val, y_val, 3, X_val=X, y_val=y)
+    np.testing.assert_array_equal(alone.head.weight, unseen.head.weight)
+    assert unseen.head.temperature == alone.head.temperature
+
+
+def test_rows_of_unit_length_are_kept_by_the_head_and_do_not_fold() -> None:
+    X, y = toy_features()
+    head = fit_head("linear-svm", X, y, 3, scaling="l2").head
+    factors = np.random.default_rng(0).uniform(0.1, 10, (len(X), 1))
+    np.testing.assert_allclose(head.scores(X * factors), head.scores(X), atol=1e-4)
+    assert not head.folds
+    with pytest.raises(UsageError, match="does not fold"):
+        head.folded()
+
+
+def test_constant_and_dead_dimensions_do_no_harm() -> None:
+    X, y = toy_features()
+    X = np.concatenate([X, np.zeros((len(X), 3), np.float32), np.full((len(X), 2), 7, np.float32)], axis=1)
+    for scaling in ("global", "standard", "l2", "none"):
+        head = fit_head("linear-svm", X, y, 3, scaling=scaling).head
+        assert np.isfinite(head.weight).all()
+        assert (head.predict(X) == y).mean() > 0.95
+
+
+def test_features_that_are_all_alike_give_the_class_shares() -> None:
+    y = np.array([0] * 20 + [1] * 10)
+    for kind in HEADS:
+        probabilities = fit_head(kind, np.ones((30, 4), np.float32), y, 2).head.probabilities(np.ones((1, 4)))
+        assert probabilities[0, 0] > probabilities[0, 1]
+
+
+def test_a_given_grid_is_tried_as_it_is() -> None:
+    X, y = toy_features(distance=0.4)
+    fitted = fit_head("linear-svm", X, y, 3, grid=[10.0, 0.01, 0.1])
+    assert [row["C"] for row in fitted.table] == pytest.approx([10.0, 0.1, 0.01])
+    assert fit_head("frozen", X, y, 3, grid=[1e-3]).chosen == {"weight_decay": pytest.approx(1e-3)}
+
+
+def test_nothing_warns_on_features_that_make_solvers_slow() -> None:
+    random = np.random.default_rng(0)
+    X = (random.normal(size=(60, 200)) * np.logspace(-6, 4, 200)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in HEADS:
+            assert np.isfinite(fit_head(kind, X, np.arange(60) % 3, 3).head.weight).all()
+
+
+def test_features_that_are_not_finite_are_named_by_row() -> None:
+    X, y = toy_features()
+    X[7, 3], X[11, 0] = np.nan, np.inf
+    with pytest.raises(DataError, match=r"2 of 120 rows \(7, 11\)"):
+        fit_head("ridge", X, y, 3)
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(DataError, match="at least two"):
+        fit_head("linear-svm", np.ones((5, 3), np.float32), np.zeros(5, int), 2)
+
+
+def test_what_cannot_be_meant_is_refused_in_one_line() -> None:
+    X, y = toy_features((5, 5))
+    with pytest.raises(UsageError, match="Did you mean 'linear-svm'"):
+        fit_head("linear_svm", X, y, 2)
+    with pytest.raises(UsageError, match="Unknown scaling"):
+        fit_head("ridge", X, y, 2, scaling="whiten")
+    with pytest.raises(UsageError, match="class weight"):
+        fit_head("ridge", X, y, 2, class_weight="equal")
+    with pytest.raises(UsageError, match="positive"):
+        fit_head("ridge", X, y, 2, grid=[1.0, -1.0])
+    with pytest.raises(DataError, match="from 0 to 0, not 0 to 1"):
+        fit_head("ridge", X, y, 1)
+    with pytest.raises(DataError, match="9 groups for 10"):
+        fit_head("ridge", X, y, 2, groups=np.arange(9))
+    with pytest.raises(UsageError, match="do not fit a head for 20 dimensions"):
+        fit_head("ridge", X, y, 2).head.scores(X[:, :5])
+
+
+def test_a_head_made_by_hand_predicts() -> None:
+    head = LinearHead(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), temperature=2.0)
+    np.testing.assert_allclose(head.probabilities(np.array([[2.0, 0.0]]))[0, 0], 1 / (1 + np.exp(-1)), atol=1e-7)

@@ -1,0 +1,36 @@
+"""Dataset: labelled image files, found, described and split; every file accounted for.
+
+Nothing is decoded here: a file counts as an image when its first bytes say so. Whoever decodes hands back
+what could not be decoded through `Dataset.without`.
+
+Paths are plain strings inside: a `Path` per file costs time and a kilobyte, and there may be 100,000 files.
+"""
+
+from __future__ import annotations
+
+from transfer.dataset.describing import describe
+from transfer.dataset.names import display
+from transfer.dataset.parts import PARTS
+from transfer.dataset.records import Dataset, Skipped, duplicates
+from transfer.dataset.scanning import find_images, from_lists, scan
+from transfer.dataset.sniffing import sniff
+from transfer.dataset.split_tables import read_split, write_split
+from transfer.dataset.splitting import Split, draw_split, held_out_share
+
+__all__ = [
+    "PARTS",
+    "Dataset",
+    "Skipped",
+    "Split",
+    "describe",
+    "display",
+    "draw_split",
+    "duplicates",
+    "find_images",
+    "from_lists",
+    "held_out_share",
+    "read_split",
+    "scan",
+    "sniff",
+    "write_split",
+]

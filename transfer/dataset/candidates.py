@@ -1,0 +1,139 @@
+"""Candidate: a file that may be an image, until its first bytes are read and its content is hashed."""
+
+# ruff: noqa: PTH119
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from transfer.dataset.names import count, display, extension, shown_extension
+from transfer.dataset.records import Dataset, Skipped
+from transfer.dataset.sniffing import EXTENSIONS, IMAGE_EXTENSIONS, N_HEAD_BYTES, RAW_EXTENSIONS, SUPPORTED, sniff
+from transfer.files import sha256
+
+_N_FILES_PER_TASK = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Candidates:
+    """Files to look at, as columns of equal length, and those already known to be of no use."""
+
+    root: Path | None
+    layout: str
+    classes: set[str]  # also those that turn out to have no image
+    paths: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    unreadable: list[Skipped] = field(default_factory=list)
+    ignored: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, path: str, label: str, part: str) -> None:
+        """Add one file; its label is one of the classes."""
+        self.paths.append(path)
+        self.labels.append(label)
+        self.parts.append(part)
+
+
+def look_at(candidates: Candidates, *, n_threads: int, min_classes: int, progress: Progress | None) -> Dataset:
+    """Sniff and hash every file; return those that are images as a dataset, the others in it with reasons."""
+    kept: list[int] = []
+    sizes: list[int] = []
+    hashes: list[str] = []
+    unreadable, ignored, notes = list(candidates.unreadable), list(candidates.ignored), list(candidates.notes)
+    misnamed = []
+    for i, look in enumerate(_look_at_each(candidates.paths, n_threads, progress)):
+        path = candidates.paths[i]
+        if look.digest:
+            kept.append(i)
+            sizes.append(look.size)
+            hashes.append(look.digest)
+            if extension(path) in IMAGE_EXTENSIONS.difference(EXTENSIONS[look.what]):
+                misnamed.append(f"'{display(os.path.basename(path))}' is {look.what}")
+        else:
+            (unreadable if look.is_claimed else ignored).append(Skipped(path, look.what))
+    if misnamed:
+        n = count(len(misnamed), "image")
+        notes.append(f"{n} with the extension of another format, read all the same: {misnamed[0]}.")
+    classes = tuple(sorted(candidates.classes))
+    code_of = {name: code for code, name in enumerate(classes)}
+    return Dataset(
+        root=candidates.root,
+        paths=[candidates.paths[i] for i in kept],
+        labels=np.array([code_of[candidates.labels[i]] for i in kept], dtype=np.int32),
+        classes=classes,
+        parts=np.array([candidates.parts[i] for i in kept], dtype="<U5"),
+        hashes=hashes,
+        sizes=np.array(sizes, dtype=np.int64),
+        unreadable=unreadable,
+        ignored=ignored,
+        scan_notes=notes,
+        layout=candidates.layout,
+        min_classes=min_classes,
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    what: str  # the format, or why the file is not used
+    is_claimed: bool = True  # it is, or its name claims that it is, an image
+    size: int = 0
+    digest: str = ""  # only of images
+
+
+def _look_at_each(paths: list[str], n_threads: int, progress: Progress | None) -> Iterator[_Look]:
+    tasks = [paths[i : i + _N_FILES_PER_TASK] for i in range(0, len(paths), _N_FILES_PER_TASK)]
+    n_done = 0
+    threads = ThreadPoolExecutor(max_workers=max(1, n_threads))
+    try:
+        for looks in threads.map(lambda task: [_look_at_one(path) for path in task], tasks):
+            yield from looks
+            n_done += len(looks)
+            if progress:
+                progress(n_done, len(paths))
+    finally:
+        threads.shutdown(cancel_futures=True)  # Ctrl-C must not wait for 100,000 files
+
+
+def _look_at_one(path: str) -> _Look:
+    claims = extension(path) in IMAGE_EXTENSIONS
+    try:
+        with open(path, "rb") as source:
+            head = source.read(N_HEAD_BYTES)
+            size = os.fstat(source.fileno()).st_size
+        if not head:
+            return _Look("empty file", claims)
+        found = sniff(head)
+        if found == "TIFF" and (extension(path) in RAW_EXTENSIONS or head[8:10] == b"CR"):
+            found = "RAW"
+        if found in SUPPORTED:
+            return _Look(found, True, size, sha256(path))
+    except OSError as error:
+        return _Look(f"cannot be opened: {error.strerror or error}")
+    if found == "HEIC":
+        return _Look("HEIC: convert it to JPEG or PNG")
+    if found:
+        return _Look(f"unsupported format {found}", claims)
+    return _Look(_not_an_image(path, head, claims), claims)
+
+
+def _not_an_image(path: str, head: bytes, claims: bool) -> str:
+    if head.startswith(b"version https://git-lfs.github.com/"):
+        return "Git LFS pointer: run `git lfs pull`"
+    if not claims:
+        return f"not an image ({shown_extension(path)})"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "not an image (HTML)"
+    if start.startswith(b"<?xml"):
+        return "not an image (XML)"
+    is_text = not any(byte < 9 or 13 < byte < 32 for byte in head)
+    return "not an image (text)" if is_text else "not an image"

@@ -1,0 +1,97 @@
+"""Format: of an image file, as its first bytes announce it."""
+
+from __future__ import annotations
+
+import re
+
+from transfer.dataset.names import extension
+
+EXTENSIONS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WebP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "HEIC": (".heic", ".heif", ".hif"),
+}
+IMAGE_EXTENSIONS = frozenset(ending for group in EXTENSIONS.values() for ending in group)
+# Most camera formats are TIFF inside; Pillow would silently read their thumbnail.
+RAW_EXTENSIONS = frozenset((".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raw", ".rw2", ".srw"))
+_TEXT_EXTENSIONS = frozenset(
+    (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".py", ".txt", ".xml", ".yaml", ".yml")
+)
+SUPPORTED = frozenset(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "PPM"))
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"%PDF", "PDF"),
+    (b"%!PS", "EPS"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"8BPS", "PSD"),
+    (b"\0\0\1\0", "ICO"),
+    (b"FUJIFILMCCD-RAW", "RAW"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+)
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_PPM_START = re.compile(rb"P[1-6](\s|#[^\n]*\n)+\d+(\s|#[^\n]*\n)+\d*")
+N_HEAD_BYTES = 1024
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the format that the first kilobyte of a file announces, or None.
+
+    >>> sniff(bytes([255, 216, 255, 224])), sniff(b"<svg xmlns='http://www.w3.org/2000/svg'>"), sniff(b"hello")
+    ('JPEG', 'SVG', None)
+    """
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return _sniff_iso_media(head)
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if _PPM_START.match(head):
+        return "PPM"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in start):
+        return "SVG"
+    return None
+
+
+def _sniff_iso_media(head: bytes) -> str:
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
+    if brands & {b"avif", b"avis"}:  # before HEIC: both list mif1
+        return "AVIF"
+    if brands & _HEIC_BRANDS:
+        return "HEIC"
+    return "RAW" if head[8:11] == b"crx" else "video"
+
+
+def looks_like_image(path: str) -> bool:
+    """Judge by the extension where it is a usual one, by the first bytes otherwise."""
+    ending = extension(path)
+    if ending in IMAGE_EXTENSIONS or ending in _TEXT_EXTENSIONS:
+        return ending in IMAGE_EXTENSIONS
+    try:
+        with open(path, "rb") as source:
+            return sniff(source.read(N_HEAD_BYTES)) in SUPPORTED
+    except OSError:
+        return False

@@ -1,0 +1,142 @@
+"""Split: which images train, which choose settings and which are reported on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.dataset.names import few
+from transfer.dataset.parts import PARTS
+from transfer.dataset.records import Dataset
+from transfer.errors import UsageError, did_you_mean
+
+_SMALL_SET = 300  # below it one drawn test part is too small to be trusted alone
+_MOST_HELD_OUT = 2500  # 95 % intervals are within 2 points from here on; more images serve better in training
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which images train, which choose settings (val) and which are reported on (test)."""
+
+    parts: np.ndarray  # unicode (n,), aligned with `Dataset.paths`
+    reason: list[str]  # what came from the data and what was drawn, in words
+    cross_validate: bool  # the drawn test part is too small to be trusted alone
+
+    def indices(self, part: str) -> np.ndarray:
+        """Return the positions of the images of `part` (train, val or test)."""
+        if part not in PARTS:
+            raise UsageError(f"Unknown part {part!r}: a split has train, val and test.{did_you_mean(part, PARTS)}")
+        return np.flatnonzero(self.parts == part)
+
+
+def held_out_share(n_images: int) -> float:
+    """Return the share of `n_images` to hold out: 20 % of hundreds, less of thousands, never over 2,500 images.
+
+    The rule is AutoGluon's (`core/utils/utils.py`), which holds out max(0.1, min(0.2, 500/n)) below 5,000 images
+    and max(0.01, min(0.1, 2500/n)) from there on.
+
+    >>> [round(n * held_out_share(n)) for n in (200, 1000, 4000, 5000, 50_000, 1_000_000)]
+    [40, 200, 500, 500, 2500, 2500]
+    """
+    n_images = max(1, n_images)
+    share = max(0.1, min(0.2, 500 / n_images)) if n_images < 5000 else max(0.01, min(0.1, 2500 / n_images))
+    return min(share, _MOST_HELD_OUT / n_images)
+
+
+def draw_split(
+    dataset: Dataset, *, seed: int = 0, test_share: float | None = None, val_share: float | None = None
+) -> Split:
+    """Complete the parts that the data came with to train, val and test.
+
+    What the data gives is used. Of two parts, the one that is not train is reported on (test), and val is drawn from
+    train; of one part or none, test is drawn first, then val from the rest. Draws are stratified, keep exact copies
+    of an image on one side and leave every class an image to train on. They depend on the content of the images and
+    the seed alone, not on names, order or place.
+
+    Parameters
+    ----------
+    test_share, val_share
+        Shares of what is drawn from, at least 0 and under 1; by default `held_out_share`.
+    """
+    return complete(dataset, dataset.parts, seed=seed, test_share=test_share, val_share=val_share)
+
+
+def complete(
+    dataset: Dataset,
+    given: np.ndarray,
+    *,
+    seed: int,
+    test_share: float | None = None,
+    val_share: float | None = None,
+) -> Split:
+    """Complete the `given` parts of the images to train, val and test, as `draw_split` says."""
+    names = sorted(set(np.unique(given).tolist()))
+    reason: list[str] = []
+    for name, share, is_given in (("test_share", test_share, len(names) > 1), ("val_share", val_share, len(names) > 2)):
+        if share is not None and not 0 <= share < 1:
+            raise UsageError(f"{name} must be at least 0 and under 1, not {share}.")
+        if share is not None and is_given:
+            reason.append(f"{name} is not used: the data comes with that part.")
+    parts = np.full(len(dataset), "train", dtype="<U5")
+    if len(names) == 3:
+        parts[:] = given
+        reason.append(f"{', '.join(f'{p}: {int((parts == p).sum())}' for p in PARTS)} images, as given.")
+    else:
+        if len(names) == 2:
+            other = next(name for name in names if name != "train")
+            parts[given == other] = "test"
+            called = "" if other == "test" else f" (called {other} there)"
+            reason.append(f"test: {int((parts == 'test').sum())} images, as given{called}.")
+        else:
+            reason += _draw(dataset, parts, "test", test_share, seed)
+        reason += _draw(dataset, parts, "val", val_share, seed)
+        reason.append(f"train: {int((parts == 'train').sum())} images, the rest.")
+    cross_validate = len(np.unique(dataset.parts)) < 2 and len(dataset) < _SMALL_SET
+    if cross_validate:
+        reason.append(f"{len(dataset)} images are few for a test part: trust the cross-validated result more.")
+    return Split(parts, reason, cross_validate)
+
+
+def _draw(dataset: Dataset, parts: np.ndarray, part: str, share: float | None, seed: int) -> list[str]:
+    """Move a stratified sample of the train images to `part`, in place; say so in words."""
+    pool = np.flatnonzero(parts == "train")
+    share = held_out_share(len(pool)) if share is None else share
+    in_pool = np.bincount(dataset.labels[pool], minlength=len(dataset.classes))
+    wanted = _quotas(in_pool, share, [_order_key(seed, part, name) for name in dataset.classes])
+    copies: dict[str, list[int]] = {}
+    for i in pool.tolist():
+        copies.setdefault(dataset.hashes[i], []).append(i)
+    labels, left, taken = dataset.labels.tolist(), in_pool.tolist(), [0] * len(in_pool)
+    for digest in sorted(copies, key=lambda digest: _order_key(seed, part, digest)):
+        images = copies[digest]
+        of_class = Counter([labels[i] for i in images])  # more than one class where copies contradict each other
+        # Half of a group of copies may overshoot: the sample ends nearest to what was wanted.
+        if all(taken[c] + n / 2 <= wanted[c] and left[c] > n for c, n in of_class.items()):
+            parts[images] = part
+            for c, n in of_class.items():
+                taken[c] += n
+                left[c] -= n
+    words = [f"{part}: {sum(taken)} images, {100 * share:.2g} % of {len(pool)} drawn by class (seed {seed})."]
+    without = [name for name, n, m in zip(dataset.classes, in_pool, taken, strict=True) if n and not m]
+    if without and share:
+        words.append(f"{part} has no image of {few(without)}: too few to spare one.")
+    return words
+
+
+def _quotas(n_images: np.ndarray, share: float, tie_keys: list[bytes]) -> list[int]:
+    """Divide round(share · total) among the classes by largest remainder; each class keeps at least one image."""
+    exact = np.where(n_images > 1, n_images * share, 0.0)
+    quotas = np.floor(exact + 1e-9).astype(int)
+    n_more = round(float(exact.sum())) - int(quotas.sum())
+    by_remainder = sorted(range(len(exact)), key=lambda c: (-round(exact[c] - quotas[c], 9), tie_keys[c]))
+    for c in by_remainder[: max(0, n_more)]:
+        quotas[c] += 1
+    return np.minimum(quotas, np.maximum(n_images - 1, 0)).tolist()
+
+
+def _order_key(seed: int, salt: str, text: str) -> bytes:
+    """Return a pseudo-random sort key that only the arguments decide, so that a grown set keeps most of its split."""
+    return hashlib.sha256(f"{seed}\0{salt}\0{text}".encode("utf-8", "surrogatepass")).digest()
