@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# before anything imports torch: hubs are not asked in tests
+# before anything imports torch: hubs are not asked in tests, and threads do not wait for each other on a busy machine
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,10 +36,10 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Give the tests a cache of their own, the same for the whole session."""
-    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    os.environ["TRANSFER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import csv
+import graphlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 import unicodedata
 from pathlib import Path
@@ -16,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import transfer.dataset
 from transfer.dataset import (
+    PARTS,
     Dataset,
     Skipped,
     describe,
@@ -170,6 +175,12 @@ def test_a_lone_folder_around_the_classes_is_entered_and_noted(tmp_path: Path) -
     assert dataset.n_seen == n_files(tmp_path) == 12
 
 
+def test_a_lone_class_folder_with_subfolders_is_read_as_a_folder_around_classes_and_noted(tmp_path: Path) -> None:
+    dataset = scan(fill(tmp_path / "cats", {"2019": 5, "2020": 5}).parent)
+    assert dataset.classes == ("2019", "2020")
+    assert any(note.startswith("Read 'cats', the only folder with images") for note in dataset.notes)
+
+
 def test_val_with_a_class_that_train_lacks_is_an_error_that_lists_it(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"a": 5, "b": 5})
     fill(tmp_path / "val", {"a": 2, "zebra": 2})
@@ -226,6 +237,76 @@ def test_metadata_csv_without_labels_leaves_class_folders_in_charge(pets: Path) 
     dataset = scan(pets)
     assert dataset.layout == "class folders"
     assert dataset.n_seen == n_files(pets)
+
+
+def hub_folder(root: Path, parts: dict[str, int], header: tuple[str, ...] = ("file_name", "label")) -> Path:
+    """Make part folders of images that share their names, each with a `metadata.csv` as Hugging Face wants it."""
+    for part, n in parts.items():
+        rows = [[f"{i}.jpg", "ab"[i % 2]] for i in range(n)]
+        for name, _ in rows:
+            draw(root / part / name)
+        write_table(root / part / "metadata.csv", [list(header), *(row[: len(header)] for row in rows)])
+    return root
+
+
+def test_metadata_csv_in_each_part_folder_is_read(tmp_path: Path) -> None:
+    hub_folder(tmp_path, {"train": 6, "validation": 4, "test": 2})
+    draw(tmp_path / "train" / "unlisted.jpg")
+    dataset = scan(tmp_path)
+    assert dataset.classes == ("a", "b")
+    assert {part: int((dataset.parts == part).sum()) for part in PARTS} == {"train": 6, "val": 4, "test": 2}
+    assert {dataset.relative(i).split("/")[0] for i in np.flatnonzero(dataset.parts == "val")} == {"validation"}
+    assert dataset.n_seen == n_files(tmp_path) == 16
+    assert reasons(dataset.ignored)["unlisted.jpg"] == "not listed in metadata.csv"
+    assert dataset.layout == "tables train/metadata.csv and validation/metadata.csv and test/metadata.csv"
+
+
+def test_part_folders_with_tables_are_found_below_a_lone_folder(tmp_path: Path) -> None:
+    hub_folder(tmp_path / "data", {"train": 6, "test": 2})
+    dataset = scan(tmp_path)
+    assert int((dataset.parts == "test").sum()) == 2
+    assert dataset.relative(0) == "data/test/0.jpg"
+    assert any(note.startswith("Read 'data', the only folder") for note in dataset.notes)
+    assert dataset.n_seen == n_files(tmp_path) == 10
+
+
+def test_a_test_folder_whose_table_has_no_labels_is_left_out_and_said_so(tmp_path: Path) -> None:
+    hub_folder(tmp_path, {"train": 6})
+    hub_folder(tmp_path, {"test": 2}, header=("file_name",))
+    dataset = scan(tmp_path)
+    assert set(dataset.parts.tolist()) == {"train"}
+    assert "Without a table of labels, not read: 'test'." in dataset.notes
+    assert dataset.n_seen == n_files(tmp_path) == 10
+
+
+def test_a_train_folder_whose_table_has_no_labels_is_told_which_columns_to_give(tmp_path: Path) -> None:
+    hub_folder(tmp_path, {"train": 6, "test": 2}, header=("file_name",))
+    with pytest.raises(DataError, match=r"or list file_name and label in train/metadata\.csv"):
+        scan(tmp_path)
+
+
+def test_a_table_in_a_part_folder_cannot_name_files_of_another_part(tmp_path: Path) -> None:
+    hub_folder(tmp_path, {"train": 6, "test": 2})
+    write_table(tmp_path / "test" / "metadata.csv", [["file_name", "label"], ["../train/0.jpg", "a"]])
+    with pytest.raises(DataError, match="leads out of the table's folder"):
+        scan(tmp_path)
+
+
+def test_class_folders_stay_in_charge_where_part_tables_have_no_labels(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"a": 5, "b": 5})
+    write_table(tmp_path / "train" / "metadata.csv", [["file_name", "caption"], ["a/0000.jpg", "an a"]])
+    assert scan(tmp_path).layout == "class folders in train/"
+
+
+def test_a_class_called_test_may_hold_a_table(tmp_path: Path) -> None:
+    hub_folder(fill(tmp_path, {"car": 5, "plane": 5}), {"test": 2})
+    assert scan(tmp_path).classes == ("car", "plane", "test")
+
+
+def test_two_tables_for_the_same_part_are_an_error(tmp_path: Path) -> None:
+    hub_folder(tmp_path, {"train": 4, "val": 2, "valid": 2})
+    with pytest.raises(DataError, match="Two folders for the val part: 'val', 'valid'"):
+        scan(tmp_path)
 
 
 def test_a_split_column_is_used(pets: Path) -> None:
@@ -416,6 +497,12 @@ def test_a_set_of_files_without_extensions_is_found(tmp_path: Path) -> None:
 )
 def test_formats_are_told_by_their_first_bytes(head: bytes, expected: str | None) -> None:
     assert sniff(head) == expected
+
+
+def test_a_file_of_blanks_after_a_magic_number_does_not_stall_the_sniffing() -> None:
+    started = time.perf_counter()
+    assert sniff(b"P6" + b" " * 1022) is None
+    assert time.perf_counter() - started < 1
 
 
 def test_a_file_that_cannot_be_opened_is_unreadable(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -846,6 +933,12 @@ def test_a_written_split_is_found_again_in_any_order(written: tuple[Dataset, Pat
     assert split.cross_validate == draw_split(dataset).cross_validate
 
 
+def test_a_split_without_hashes_is_read(written: tuple[Dataset, Path, list[list[str]]]) -> None:
+    dataset, path, rows = written
+    write_table(path, [row[:3] for row in rows])
+    assert read_split(path, dataset).parts.tolist() == draw_split(dataset).parts.tolist()
+
+
 def test_a_written_split_that_does_not_fit_names_the_rows(written: tuple[Dataset, Path, list[list[str]]]) -> None:
     dataset, path, rows = written
     write_table(path, [*rows[:3], *rows[4:], ["cats/new.jpg", "cats", "val"]])
@@ -926,6 +1019,16 @@ def test_a_description_counts_everything(pets: Path) -> None:
     assert description["file_sizes"]["total"] == int(dataset.sizes.sum())
     assert description["split"]["cross_validate"]
     assert any("more than one class" in note for note in description["notes"])
+
+
+def test_the_modules_of_the_package_import_each_other_in_one_direction() -> None:
+    folder = Path(transfer.dataset.__file__).parent
+    imports = {path.stem: set[str]() for path in folder.glob("*.py") if path.stem != "__init__"}
+    for name, found in imports.items():
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):  # imports inside functions too
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("transfer.dataset."):
+                found.add(node.module.rpartition(".")[2])
+    assert len(list(graphlib.TopologicalSorter(imports).static_order())) == len(imports) > 5
 
 
 def test_importing_the_module_loads_nothing_heavy() -> None:

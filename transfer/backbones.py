@@ -272,7 +272,10 @@ def list_backbones(pattern: str = "*") -> list[dict[str, Any]]:
     names = sorted({*timm.list_models(), *(_TORCHVISION + name for name in torchvision_names())})
     rows = []
     for name in fnmatch.filter(names, pattern):
-        preprocessing = default_preprocessing(name)
+        try:
+            preprocessing = default_preprocessing(name)
+        except UsageError:  # it takes no square RGB images
+            continue
         rows.append(
             {
                 "name": name,

@@ -98,15 +98,17 @@ def fit(
 
 
 @cli.command()
-@click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), metavar="DIR", help="A new folder for the arrays.")
+@click.argument("data", type=click.Path(), required=False)
+@click.option("--out", type=click.Path(), metavar="DIR", help="A new folder for the arrays.")
+@click.option("--check", type=click.Path(), metavar="DIR", help="Verify the checksums of such a folder instead.")
 @click.option("--tap", "taps", multiple=True, metavar="NAME", help="Layer to read; may be given several times.")
 @click.option("--pool", type=click.Choice(["average", "none"]), default="average", help="Over a map; none keeps it.")
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the arrays.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "quiet")
 def features(
-    data: str,
-    out: str,
+    data: str | None,
+    out: str | None,
+    check: str | None,
     taps: tuple[str, ...],
     pool: str,
     dtype: str,
@@ -120,16 +122,21 @@ def features(
 ) -> None:
     """Write frozen features as .npy files: DIR/TAP.npy, labels.npy, index.csv, manifest.json.
 
-    Row i of every array is line i of index.csv. `transfer features --check DIR` verifies the checksums of such a
-    folder.
+    Row i of every array is line i of index.csv.
     """
     from transfer.backbones import load_backbone
     from transfer.dataset import scan
     from transfer.errors import UsageError
-    from transfer.features import FEATURES, extract, stop_on_bad, write_features
+    from transfer.features import FEATURES, check_features, extract, stop_on_bad, write_features
     from transfer.images import MAX_PIXELS
     from transfer.progress import Progress
 
+    if check:
+        manifest = check_features(check)
+        click.echo(f"{check}: {manifest['n_images']} rows, all checksums fit.")
+        return
+    if not data or not out:
+        raise UsageError("Give DATA and --out DIR, or --check DIR.")
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise UsageError(f"{out} exists. Choose another --out, or delete it.")
     extraction = extract(

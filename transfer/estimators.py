@@ -152,7 +152,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image."""
-        return self.classes_[self.decision_scores(X).argmax(1)]
+        scores = self.decision_scores(X)
+        return self.classes_[scores.argmax(1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities (N, C), columns in the order of `classes_`."""

@@ -14,9 +14,8 @@ import numpy as np
 from transfer import metrics
 from transfer.backbones import Backbone, load_backbone
 from transfer.dataset import Dataset, Split, draw_split, read_split, scan
-from transfer.errors import DataError
 from transfer.features import extract, stop_on_bad
-from transfer.heads import FittedHead, fit_head
+from transfer.heads import FittedHead, assign_folds, fit_head
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_model, reserve, write_run
@@ -147,22 +146,18 @@ def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) ->
 def cross_validate(recipe: Recipe, X: np.ndarray, dataset: Dataset, n_folds: int = 5) -> dict[str, Any]:
     """Score every image by a head that did not see it; each fold chooses its own settings inside its training images.
 
-    The second reading for small sets: it covers all images where a held-out test part would be a few dozen.
+    The second reading for small sets: it covers all images where a held-out test part would be a few dozen. The only
+    image of a class cannot be scored and is left out.
     """
-    from transfer.heads import assign_folds
-
     y, groups = dataset.labels, np.array(dataset.hashes)
-    least = int(np.bincount(y).min())
-    if least < 2:
-        raise DataError("Cross-validation needs two images of every class.")
-    members = np.unique(groups, return_inverse=True)[1].ravel()
-    fold_of = assign_folds(y, members, min(n_folds, least), recipe.seed)
+    fold_of = assign_folds(y, groups, n_folds, recipe.seed)
     probabilities = np.zeros((len(y), len(dataset.classes)))
-    for fold in np.unique(fold_of):
+    for fold in range(n_folds):
         rest, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         fitted = _fit(recipe, X[rest], y[rest], groups[rest], len(dataset.classes))
         probabilities[held] = fitted.head.probabilities(X[held])
-    return metrics.evaluate(probabilities, y, dataset.classes)
+    scored = fold_of >= 0
+    return metrics.evaluate(probabilities[scored], y[scored], dataset.classes)
 
 
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split, backbone: Backbone | None = None) -> list[str]:

@@ -14,8 +14,7 @@ from transfer.dataset.parts import PARTS
 from transfer.dataset.records import Dataset, Skipped, duplicates
 from transfer.dataset.scanning import find_images, from_lists, scan
 from transfer.dataset.sniffing import sniff
-from transfer.dataset.split_tables import read_split, write_split
-from transfer.dataset.splitting import Split, draw_split, held_out_share
+from transfer.dataset.splitting import Split, draw_split, held_out_share, read_split, write_split
 
 __all__ = [
     "PARTS",

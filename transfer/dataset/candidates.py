@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,67 +23,62 @@ _N_FILES_PER_TASK = 256
 Progress = Callable[[int, int], None]
 
 
+class Candidate(NamedTuple):
+    """A file to look at."""
+
+    path: str
+    label: str  # the name of its class
+    part: str  # "" where nothing gives one
+
+
 @dataclass
 class Candidates:
-    """Files to look at, as columns of equal length, and those already known to be of no use."""
+    """Files to look at, and those already known to be of no use."""
 
     root: Path | None
     layout: str
     classes: set[str]  # also those that turn out to have no image
-    paths: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
+    files: list[Candidate] = field(default_factory=list)
     unreadable: list[Skipped] = field(default_factory=list)
     ignored: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, path: str, label: str, part: str) -> None:
-        """Add one file; its label is one of the classes."""
-        self.paths.append(path)
-        self.labels.append(label)
-        self.parts.append(part)
 
-
-def look_at(candidates: Candidates, *, n_threads: int, min_classes: int, progress: Progress | None) -> Dataset:
+def look_at(found: Candidates, *, n_threads: int, min_classes: int, progress: Progress | None) -> Dataset:
     """Sniff and hash every file; return those that are images as a dataset, the others in it with reasons."""
-    kept: list[int] = []
-    sizes: list[int] = []
-    hashes: list[str] = []
-    unreadable, ignored, notes = list(candidates.unreadable), list(candidates.ignored), list(candidates.notes)
+    images: list[tuple[Candidate, _Look]] = []
+    unreadable, ignored, notes = list(found.unreadable), list(found.ignored), list(found.notes)
     misnamed = []
-    for i, look in enumerate(_look_at_each(candidates.paths, n_threads, progress)):
-        path = candidates.paths[i]
-        if look.digest:
-            kept.append(i)
-            sizes.append(look.size)
-            hashes.append(look.digest)
-            if extension(path) in IMAGE_EXTENSIONS.difference(EXTENSIONS[look.what]):
-                misnamed.append(f"'{display(os.path.basename(path))}' is {look.what}")
-        else:
-            (unreadable if look.is_claimed else ignored).append(Skipped(path, look.what))
+    looks = _look_at_each([file.path for file in found.files], n_threads, progress)
+    for file, look in zip(found.files, looks, strict=True):
+        if not look.digest:
+            (unreadable if look.is_claimed else ignored).append(Skipped(file.path, look.what))
+            continue
+        images.append((file, look))
+        if extension(file.path) in IMAGE_EXTENSIONS.difference(EXTENSIONS[look.what]):
+            misnamed.append(f"'{display(os.path.basename(file.path))}' is {look.what}")
     if misnamed:
         n = count(len(misnamed), "image")
         notes.append(f"{n} with the extension of another format, read all the same: {misnamed[0]}.")
-    classes = tuple(sorted(candidates.classes))
+    classes = tuple(sorted(found.classes))
     code_of = {name: code for code, name in enumerate(classes)}
     return Dataset(
-        root=candidates.root,
-        paths=[candidates.paths[i] for i in kept],
-        labels=np.array([code_of[candidates.labels[i]] for i in kept], dtype=np.int32),
+        root=found.root,
+        paths=[file.path for file, _ in images],
+        labels=np.array([code_of[file.label] for file, _ in images], dtype=np.int32),
         classes=classes,
-        parts=np.array([candidates.parts[i] for i in kept], dtype="<U5"),
-        hashes=hashes,
-        sizes=np.array(sizes, dtype=np.int64),
+        parts=np.array([file.part for file, _ in images], dtype="<U5"),
+        hashes=[look.digest for _, look in images],
+        sizes=np.array([look.size for _, look in images], dtype=np.int64),
         unreadable=unreadable,
         ignored=ignored,
         scan_notes=notes,
-        layout=candidates.layout,
+        layout=found.layout,
         min_classes=min_classes,
     )
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     what: str  # the format, or why the file is not used
     is_claimed: bool = True  # it is, or its name claims that it is, an image
     size: int = 0

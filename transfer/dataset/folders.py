@@ -1,6 +1,6 @@
 """Folder: what lies in one, judged quickly, before any file is accounted for."""
 
-# ruff: noqa: PTH116, PTH119
+# ruff: noqa: PTH116
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Layout: how a folder says which label and which part its images have."""
 
-# ruff: noqa: PTH113, PTH118, PTH119
+# ruff: noqa: PTH113, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transfer.dataset.candidates import Candidates
+from transfer.dataset.candidates import Candidate, Candidates
 from transfer.dataset.folders import class_names, count_images, filled_subfolders, has_classes, subfolders
 from transfer.dataset.listings import ignore_unlisted, list_tables
 from transfer.dataset.names import count, display, few, relative
@@ -82,7 +82,7 @@ def _label_tables(base: str, follow_links: bool) -> dict[str, str]:
     own = os.path.join(base, "metadata.csv")
     if os.path.isfile(own) and (has_labels(own) or not subfolders(base, follow_links)):
         return {own: ""}
-    labelled = [folder for folder in subfolders(base, follow_links) if _is_labelled(folder, follow_links)]
+    labelled = [folder for folder in subfolders(base, follow_links) if _is_labelled(folder)]
     by_part = _by_part(labelled)
     if "train" not in by_part and not set(labelled).issuperset(filled_subfolders(base, follow_links)):
         return {}  # class folders, of which one is called `test`
@@ -91,22 +91,15 @@ def _label_tables(base: str, follow_links: bool) -> dict[str, str]:
     return {os.path.join(by_part[part][0], "metadata.csv"): part for part in PARTS if part in by_part}
 
 
-def _is_labelled(folder: str, follow_links: bool) -> bool:
+def _is_labelled(folder: str) -> bool:
     table = os.path.join(folder, "metadata.csv")
-    if not _part_of(folder) or not os.path.isfile(table):
-        return False
-    # A train folder without classes has no other labels: the error is then about its table.
-    return has_labels(table) or (_part_of(folder) == "train" and not has_classes(folder, follow_links))
+    return bool(_part_of(folder)) and os.path.isfile(table) and has_labels(table)
 
 
 def _not_read(base: str, tables: Iterable[str], follow_links: bool) -> list[str]:
     read = {os.path.dirname(table) for table in tables}
-    left = [folder for folder in filled_subfolders(base, follow_links) if folder not in read]
-    return (
-        []
-        if base in read or not left
-        else [f"Without a table of labels, not read: {few(map(os.path.basename, left))}."]
-    )
+    left = [os.path.basename(folder) for folder in filled_subfolders(base, follow_links) if folder not in read]
+    return [f"Without a table of labels, not read: {few(left)}."] if left and base not in read else []
 
 
 # --- class folders
@@ -119,7 +112,7 @@ def _read_class_folders(entered: list[str], follow_links: bool) -> Candidates:
     found.notes += layout.notes
     walk = Walk(root, follow_links, found)
     for path, folder in walk.images(layout.folders, [*entered, *layout.enclosing]):
-        found.add(path, folder.name, folder.part)
+        found.files.append(Candidate(path, folder.name, folder.part))
     walk.ignore(root, OUTSIDE, used={folder.path for folder in layout.folders})
     if walk.n_outside:
         found.notes.append(f"{count(walk.n_outside, 'symbolic link')} to files or folders outside '{display(root)}'.")
@@ -152,8 +145,8 @@ def _parts_of_class_folders(base: str, filled: list[str], follow_links: bool) ->
         if others and len(by_part) == 1:
             return None  # `train` is a class, beside others such as `car`
         raise DataError(
-            f"'{display(train)}' holds images but no class folders. Put each class in a folder of its own: "
-            "train/cats/1.jpg, train/dogs/2.jpg"
+            f"'{display(train)}' holds images but no class folders. Put each class in a folder of its own "
+            "(train/cats/1.jpg, train/dogs/2.jpg) or list file_name and label in train/metadata.csv."
         )
     notes = []
     if len(by_part) == 1 and others:

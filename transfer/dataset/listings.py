@@ -1,6 +1,6 @@
 """Listing: files that are named one by one, by tables of labels or from Python."""
 
-# ruff: noqa: PTH100, PTH114, PTH116, PTH117, PTH118, PTH119, PTH120
+# ruff: noqa: PTH114, PTH116, PTH117, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from transfer.dataset.candidates import Candidates
+from transfer.dataset.candidates import Candidate, Candidates
 from transfer.dataset.names import count, display, is_below, relative
 from transfer.dataset.parts import standard_parts
 from transfer.dataset.records import Skipped
@@ -38,7 +38,10 @@ def list_tables(tables: Mapping[str, str], root: str) -> Candidates:
                 _check_repeat(table, row, seen[path])
             else:
                 seen[path] = row
-                _add_row(found, path, row)
+                if row.label:
+                    add_listed(found, path, row.label, row.part)
+                else:
+                    found.ignored.append(Skipped(path, "no label in the table"))
     missing = [skipped.path for skipped in found.unreadable if skipped.reason == "file not found"]
     names = " and ".join(f"'{display(table)}'" for table in tables)
     if len(missing) == len(seen):
@@ -53,7 +56,7 @@ def list_tables(tables: Mapping[str, str], root: str) -> Candidates:
 
 def ignore_unlisted(found: Candidates, tables: Iterable[str], root: str) -> None:
     """Account for every file below `root` that the tables do not list."""
-    used = {*found.paths, *(skipped.path for skipped in (*found.unreadable, *found.ignored))}
+    used = {file.path for file in found.files} | {skipped.path for skipped in found.unreadable + found.ignored}
     links = set()  # folder links on the way to a listed file
     for above in {os.path.dirname(path) for path in used}:
         while is_below(above, root) and above != root and above not in links:
@@ -76,16 +79,9 @@ def add_listed(found: Candidates, path: str, label: str, part: str) -> None:
         found.unreadable.append(Skipped(path, reason))
         return
     if stat.S_ISREG(mode):
-        found.add(path, label, part)
+        found.files.append(Candidate(path, label, part))
     else:
         found.unreadable.append(Skipped(path, "not a regular file"))
-
-
-def _add_row(found: Candidates, path: str, row: Row) -> None:
-    if row.label:
-        add_listed(found, path, row.label, row.part)
-    else:
-        found.ignored.append(Skipped(path, "no label in the table"))
 
 
 def _resolve(row: Row, table: str) -> str:

@@ -23,7 +23,7 @@ def class_notes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
         if len(twins) > 1
     ]
     counts = np.bincount(labels, minlength=len(classes))
-    tiny = [f"{classes[c]}: {counts[c]}" for c in np.flatnonzero(counts < _TINY_CLASS)]
+    tiny = [f"{classes[c]}: {counts[c]}" for c in np.flatnonzero(counts < _TINY_CLASS).tolist()]
     if tiny:
         notes.append(f"{count(len(tiny), 'class', 'classes')} with fewer than {_TINY_CLASS} images: {few(tiny)}.")
     return notes

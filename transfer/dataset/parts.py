@@ -11,16 +11,8 @@ from transfer.errors import DataError, did_you_mean
 
 PARTS = ("train", "val", "test")
 
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+_ALIASES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+PART_NAMES = {name: part for part, names in _ALIASES.items() for name in names}
 
 
 def standard_parts(given: Sequence[str], where: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Scan: from a folder, a table, lists or names given by hand to the images in them."""
 
-# ruff: noqa: PTH100, PTH110, PTH112, PTH119, PTH120, PTH122, PTH208
+# ruff: noqa: PTH100, PTH110, PTH112, PTH119, PTH120, PTH208
 
 from __future__ import annotations
 

@@ -24,26 +24,19 @@ _TEXT_EXTENSIONS = frozenset(
     (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".py", ".txt", ".xml", ".yaml", ".yml")
 )
 SUPPORTED = frozenset(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "PPM"))
-_MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"%PDF", "PDF"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"8BPS", "PSD"),
-    (b"\0\0\1\0", "ICO"),
-    (b"FUJIFILMCCD-RAW", "RAW"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-)
+_MAGIC = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "PDF": (b"%PDF",),
+    "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "PSD": (b"8BPS",),
+    "ICO": (b"\0\0\1\0",),
+    "RAW": (b"FUJIFILMCCD-RAW",),
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+}
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _PPM_START = re.compile(rb"P[1-6](\s|#[^\n]*\n)+\d+(\s|#[^\n]*\n)+\d*")
@@ -56,8 +49,8 @@ def sniff(head: bytes) -> str | None:
     >>> sniff(bytes([255, 216, 255, 224])), sniff(b"<svg xmlns='http://www.w3.org/2000/svg'>"), sniff(b"hello")
     ('JPEG', 'SVG', None)
     """
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
+    for name, starts in _MAGIC.items():
+        if head.startswith(starts):
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"

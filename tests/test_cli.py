@@ -1,0 +1,213 @@
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from transfer import cli
+from transfer.backbones import build
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build("test_resnet").state_dict(), path)
+    return str(path)
+
+
+def transfer(*arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> tuple[int, str, str]:
+    """Run the command line in this process as `transfer ARGUMENTS` would; return exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["transfer", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: transfer(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, weights: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import transfer
+
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=weights, quiet=True).path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['transfer', '--help']\n"
+        "from transfer.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'numpy', 'PIL', 'pydantic', 'rich', 'yaml'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "HEAVY []" in shown
+    assert "fit" in shown
+
+
+def test_every_command_has_help_and_describes_its_options() -> None:
+    for name, command in cli.cli.commands.items():
+        shown = CliRunner().invoke(command, ["--help"])
+        assert shown.exit_code == 0, name
+        assert command.help
+        assert all(option.help for option in command.params if option.param_type_name == "option"), name
+
+
+def test_fit_predict_evaluate(run_cli, shapes: Path, weights: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    code, out, err = run_cli("fit", shapes, "--backbone", "test_resnet", "--weights", weights)
+    assert code == 0
+    assert re.search(r"Test: accuracy \d+\.\d% \(95 % interval \d+\.\d% to \d+\.\d%\)", out)
+    assert "Run: runs/shapes-linear-svm" in out
+    assert "60/60 images" in err
+
+    code, out, _ = run_cli("predict", "runs/shapes-linear-svm", shapes / "circle", "--top", 2, "--csv", "out.csv", "-q")
+    assert code == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == 20
+    assert set(rows[0]) == {"path", "class_1", "probability_1", "class_2", "probability_2"}
+
+    code, out, _ = run_cli("predict", "runs/shapes-linear-svm", shapes / "circle/00.png", "--json", "-q")
+    assert json.loads(out)["predictions"][0]["label"] in ("circle", "square", "stripes")
+
+    code, out, err = run_cli("evaluate", "runs/shapes-linear-svm", shapes, "-q")
+    assert code == 0
+    assert "stripes" in out
+    assert "fitted on" in err
+
+    code, out, _ = run_cli("fit", shapes, "--backbone", "test_resnet", "--weights", weights, "-q", "--json")
+    assert json.loads(out)["run"] == "runs/shapes-linear-svm-2"
+
+
+def test_features_are_exported_and_checked(run_cli, shapes: Path, weights: str) -> None:
+    backbone = ("--backbone", "test_resnet", "--weights", weights)
+    code, out, _ = run_cli("features", shapes, "--out", "f", "--tap", "layer2", "--tap", "features", *backbone)
+    assert code == 0
+    assert "60 x" in out
+    assert np.load("f/layer2.npy", mmap_mode="r", allow_pickle=False).shape[0] == 60
+    assert run_cli("features", "--check", "f")[0] == 0
+    data = bytearray(Path("f/features.npy").read_bytes())
+    data[-1] ^= 1
+    Path("f/features.npy").write_bytes(data)
+    code, _, err = run_cli("features", "--check", "f")
+    assert code == 4
+    assert "features.npy has changed" in err
+
+
+def test_inspect_describes_and_plans(run_cli, shapes: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shapes, tmp_path / "data"))
+    shutil.copy(folder / "circle/00.png", folder / "square/copy.png")
+    (folder / "circle/bad.png").write_bytes((folder / "circle/01.png").read_bytes()[:-40])
+    code, out, _ = run_cli("inspect", folder, "-q")
+    assert code == 0
+    assert "61 images used, 1 unreadable" in out
+    assert "truncated PNG" in out
+    assert "Exact duplicates across classes" in out
+    assert "64 x 64" in out
+    described = json.loads(run_cli("inspect", folder, "--json", "-q")[1])
+    assert described["n_used"] + described["n_unreadable"] + described["n_ignored"] == described["n_seen"] == 62
+
+
+def test_backbones_lists_names_and_cuts(run_cli) -> None:
+    code, out, _ = run_cli("backbones", "test_resnet*")
+    assert code == 0
+    assert "test_resnet" in out
+    code, out, _ = run_cli("backbones", "test_resnet")
+    assert [name for name in ("pixels", "layer1", "layer4", "features") if name in out] == [
+        "pixels",
+        "layer1",
+        "layer4",
+        "features",
+    ]
+    points = json.loads(run_cli("backbones", "test_resnet", "--json")[1])
+    assert points[0]["parameters_left"] == 0
+    assert points[-1]["parameters_right"] == 0
+
+
+def test_recipes_are_listed_and_shown(run_cli) -> None:
+    assert "linear-svm" in run_cli("recipes")[1]
+    assert "strategy: linear-svm" in run_cli("recipes", "linear-svm")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fi", "x"], 2, "Did you mean 'fit'"),
+        (["fit", "no/such/folder"], 2, "no/such/folder"),
+        (["fit", "{shapes}", "--recipe", "linear_svm"], 2, "Did you mean 'linear-svm'"),
+        (["fit", "{shapes}", "--set", "head.fold=3"], 2, "Did you mean 'folds'"),
+        (["fit", "{shapes}", "--backbone", "resnet19"], 2, "Did you mean 'resnet1"),
+        (["fit", "{shapes}", "--backbone", "test_vit", "--weights", "{weights}"], 4, "do not fit the network"),
+        (["fit", "{shapes}", "--weights", "nothing.pth"], 4, "nothing.pth"),
+        (["fit", "{shapes}", "--backbone", "resnet18"], 5, "Here without network: tf_efficientnet_lite0"),
+        (["fit", "{shapes}", "--device", "cuda:9"], 2, "cuda:9"),
+        (["fit", "{shapes}", "--out", "{shapes}"], 2, "exists"),
+        (["fit", "{shapes}/circle"], 3, "DATA/"),
+        (["fit", "{empty}"], 3, "empty"),
+        (["fit", "{shapes}", "--out", "{weights}/run"], 5, "Cannot write"),
+        (["predict", "nothing", "x.jpg"], 2, "No run folder"),
+        (["predict", "{shapes}", "x.jpg"], 4, "not a run folder"),
+        (["predict", "{run}", "nothing.jpg"], 2, "nothing.jpg"),
+        (["evaluate", "{run}", "{empty}"], 3, "empty"),
+        (["features", "{shapes}", "--out", "{shapes}"], 2, "exists"),
+        (["features", "{shapes}", "--out", "f", "--tap", "fc9"], 2, "fc9"),
+        (["features", "--check", "{empty}"], 4, "manifest.json"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_own_exit_code(
+    run_cli, shapes: Path, weights: str, run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"shapes": shapes, "weights": weights, "run": run, "empty": tmp_path / "empty"}
+    before = sorted(tmp_path.rglob("*"))
+    got, out, err = run_cli(*(argument.format(**places) for argument in arguments))
+    lines = [line for line in err.strip().splitlines() if not line.startswith(("Usage:", "Try ", "Extracting"))]
+    assert got == code, err
+    assert message in lines[-1]
+    assert len([line for line in lines if line]) == 1, err
+    assert "Traceback" not in err + out
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "runs") == before
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transfer.errors import UsageError
+
+    monkeypatch.setattr(sys, "argv", ["transfer", "fit", "nowhere", "--debug"])
+    with pytest.raises(UsageError):
+        cli.main()
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m transfer.cli backbones | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_runs_with_the_embedded_weights(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRANSFER_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "transfer.cli", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert "1797 images" in done.stdout
+    accuracy = float(re.search(r"(\d+\.\d)% accuracy", done.stdout)[1])
+    assert accuracy > 90
+    assert len(list((tmp_path / "digits").glob("*/*.png"))) == 1797
+    assert "transfer predict runs/digits-linear-svm" in done.stdout

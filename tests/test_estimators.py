@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from transfer import FeatureExtractor, TransferClassifier
+from transfer.backbones import build
+from transfer.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build("test_resnet").state_dict(), path)
+    return {"backbone": "test_resnet", "weights": str(path)}
+
+
+@pytest.fixture(scope="module")
+def pictures(shapes: Path) -> tuple[list[str], list[str]]:
+    paths = sorted(shapes.glob("*/*.png"))
+    return [str(path) for path in paths], [path.parent.name for path in paths]
+
+
+def test_it_learns_and_gives_probabilities(pictures, tiny: dict) -> None:
+    paths, labels = pictures
+    classifier = TransferClassifier(**tiny).fit(paths[::2], labels[::2])
+    assert classifier.score(paths[1::2], labels[1::2]) > 0.6
+    probabilities = classifier.predict_proba(paths[:4])
+    assert probabilities.shape == (4, 3)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert list(classifier.classes_) == ["circle", "square", "stripes"]
+
+
+def test_paths_pictures_and_arrays_give_the_same(pictures, tiny: dict) -> None:
+    paths, labels = pictures
+    classifier = TransferClassifier(**tiny).fit(paths, labels)
+    images = [Image.open(path) for path in paths[:20]]
+    arrays = np.stack([np.asarray(image) for image in images])
+    expected = classifier.predict_proba(paths[:20])
+    np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-4)
+    np.testing.assert_allclose(classifier.predict_proba(arrays), expected, atol=1e-4)
+
+
+def test_it_works_inside_scikit_learn(pictures, tiny: dict) -> None:
+    paths, labels = np.array(pictures[0]), np.array(pictures[1])
+    assert cross_val_score(TransferClassifier("ridge", **tiny), paths, labels, cv=3).mean() > 0.5
+    search = GridSearchCV(TransferClassifier(**tiny), {"strategy": ["ridge", "logistic"]}, cv=2).fit(paths, labels)
+    assert search.best_params_["strategy"] in ("ridge", "logistic")
+    pipeline = make_pipeline(FeatureExtractor(**tiny), LinearSVC(C=100, max_iter=20_000)).fit(paths, labels)
+    assert pipeline.score(paths, labels) > 0.7
+
+
+def test_clone_keeps_the_settings_and_not_the_fit(pictures, tiny: dict) -> None:
+    classifier = TransferClassifier("logistic", folds=3, **tiny).fit(*pictures)
+    again = clone(classifier)
+    assert again.get_params() == classifier.get_params()
+    with pytest.raises(NotFittedError):
+        again.predict(pictures[0])
+    with pytest.raises(NotFittedError):
+        FeatureExtractor(**tiny).transform(pictures[0])
+
+
+def test_labels_may_be_numbers(pictures, tiny: dict) -> None:
+    paths, labels = pictures
+    numbers = np.array([{"circle": 10, "square": 2, "stripes": 30}[label] for label in labels])
+    classifier = TransferClassifier("ridge", **tiny).fit(paths, numbers)
+    assert classifier.predict(paths).dtype == numbers.dtype
+    assert list(classifier.classes_) == [2, 10, 30]
+
+
+def test_wrong_input_is_said_plainly(pictures, tiny: dict, tmp_path: Path) -> None:
+    paths, labels = pictures
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match="bad.png"):
+        TransferClassifier(**tiny).fit([*paths, str(tmp_path / "bad.png")], [*labels, "circle"])
+    with pytest.raises(DataError, match="missing.png"):
+        TransferClassifier(**tiny).fit([*paths, "missing.png"], [*labels, "circle"])
+    with pytest.raises(DataError, match="two"):
+        TransferClassifier(**tiny).fit(paths[:5], labels[:5])
+    with pytest.raises(UsageError, match="as many labels"):
+        TransferClassifier(**tiny).fit(paths, labels[:-1])
+    with pytest.raises(UsageError, match="list of images"):
+        TransferClassifier(**tiny).fit(paths[0], labels[:1])
+    with pytest.raises(UsageError, match="Unknown strategy"):
+        TransferClassifier("svm", **tiny).fit(paths, labels)

@@ -1,0 +1,176 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import transfer
+from transfer.backbones import build
+from transfer.errors import ArtefactError, DataError, UsageError
+from transfer.images import load_view, normalise
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build("test_resnet").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), quiet=True)
+
+
+def test_a_run_folder_has_everything_in_plain_files(run) -> None:
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        "recipe.yaml",
+        "run.json",
+        "split.csv",
+        "config.json",
+        "model.safetensors",
+        "predictions.csv",
+        "metrics.json",
+    }
+    assert json.loads((run.path / "run.json").read_text())["status"] == "complete"
+    assert run.recipe.backbone == "test_resnet"
+    assert run.metrics["test"]["n"] + run.metrics["val"]["n"] < 60
+    assert "accuracy" in run.summary
+
+
+def test_timm_loads_the_run_and_predicts_the_same(run, shapes: Path) -> None:
+    import timm
+
+    model = timm.create_model(f"local-dir:{run.path}", pretrained=True).eval()
+    assert list(model.pretrained_cfg["label_names"]) == list(run.classes)
+    settings = timm.data.resolve_data_config({}, model=model)
+    see = timm.data.create_transform(**settings, is_training=False)
+    paths = sorted(shapes.glob("*/0*.png"))
+    with torch.inference_mode():
+        probabilities = torch.cat([model(see(Image.open(p).convert("RGB"))[None]) for p in paths]).softmax(1).numpy()
+    np.testing.assert_allclose(run.predict(paths).probabilities, probabilities, atol=1e-3)
+
+
+def test_the_saved_model_predicts_what_the_fitted_head_predicted(run) -> None:
+    rows = list(csv.DictReader((run.path / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == run.metrics["test"]["n"]
+    root = Path(json.loads((run.path / "run.json").read_text())["data"]["root"])
+    predictions = run.predict([root / row["path"] for row in rows])
+    assert predictions.labels == [row["predicted"] for row in rows]
+    for row, p in zip(rows, predictions.probabilities, strict=True):
+        assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-4)
+    hits = np.mean([row["label"] == row["predicted"] for row in rows])
+    assert hits == pytest.approx(run.metrics["test"]["accuracy"])
+
+
+def test_the_folded_network_is_the_whole_model_to_1e_5(run, shapes: Path) -> None:
+    paths = sorted(shapes.glob("*/1*.png"))
+    views = torch.stack([load_view(path, run.backbone.preprocessing) for path in paths])
+    with torch.inference_mode():
+        probabilities = run.model(normalise(views, run.backbone.preprocessing)).softmax(1).numpy()
+    np.testing.assert_allclose(run.predict(paths, exact=True).probabilities, probabilities, atol=1e-5)
+
+
+def test_predict_takes_paths_pictures_and_arrays_alike(run, shapes: Path) -> None:
+    path = shapes / "circle/00.png"
+    picture = Image.open(path)
+    predictions = run.predict([path, picture, np.asarray(picture)])
+    np.testing.assert_allclose(predictions.probabilities[1:], predictions.probabilities[[0, 0]], atol=1e-6)
+    assert run.predict(str(path)).labels == predictions.labels[:1]
+    best = predictions.top(2)[0]
+    assert best["label"] == best["top"][0]["class"]
+    assert best["top"][0]["probability"] >= best["top"][1]["probability"]
+
+
+def test_an_unreadable_image_is_reported_not_predicted(run, shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image at all")
+    predictions = run.predict([tmp_path / "bad.png", shapes / "circle/00.png", tmp_path / "missing.png"])
+    assert len(predictions) == 1
+    assert [Path(path).name for path, _ in predictions.unreadable] == ["bad.png", "missing.png"]
+
+
+def test_evaluate_counts_images_that_the_run_was_fitted_on(run, shapes: Path) -> None:
+    scores = run.evaluate(shapes, quiet=True)
+    assert scores["n"] == 60
+    assert scores["n_seen_in_training"] == 60 - run.metrics["test"]["n"]
+
+
+def test_evaluate_maps_classes_by_name(run, shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes / "stripes", tmp_path / "data/stripes")
+    scores = run.evaluate(tmp_path / "data", quiet=True)
+    assert scores["n"] == 20
+    assert scores["per_class"][2]["n"] == 20
+    shutil.move(tmp_path / "data/stripes", tmp_path / "data/stripe")
+    with pytest.raises(DataError, match="does not know the class 'stripe'"):
+        run.evaluate(tmp_path / "data", quiet=True)
+
+
+def test_a_flipped_byte_in_the_model_is_refused(run, tmp_path: Path, shapes: Path) -> None:
+    copy = Path(shutil.copytree(run.path, tmp_path / "copy"))
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[-100] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    with pytest.raises(ArtefactError, match="has changed"):
+        transfer.load_run(copy).predict(shapes / "circle/00.png")
+
+
+@pytest.mark.parametrize("damage", ["missing", "not json", "unfinished"])
+def test_a_folder_that_is_not_a_complete_run_is_refused(run, tmp_path: Path, damage: str) -> None:
+    copy = Path(shutil.copytree(run.path, tmp_path / "copy"))
+    if damage == "missing":
+        (copy / "run.json").unlink()
+    else:
+        info = json.loads((copy / "run.json").read_text()) | {"status": "running"}
+        (copy / "run.json").write_text("{" if damage == "not json" else json.dumps(info))
+    with pytest.raises(ArtefactError, match="Fit again|fit DATA"):
+        transfer.load_run(copy)
+
+
+def test_a_missing_run_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No run folder"):
+        transfer.load_run(tmp_path / "nothing")
+
+
+def test_a_head_on_unit_rows_is_kept_beside_the_network(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    changes = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    run = transfer.fit(shapes, out=tmp_path / "l2", settings=["head.scaling=l2"], **changes)
+    assert not (run.path / "config.json").exists()
+    assert "unit length" in run.info["model"]["why_not_timm"]
+    paths = sorted(shapes.glob("*/1*.png"))
+    views = torch.stack([load_view(path, run.backbone.preprocessing) for path in paths])
+    with torch.inference_mode():
+        expected = run.model(normalise(views, run.backbone.preprocessing)).softmax(1).numpy()
+    np.testing.assert_allclose(run.predict(paths, exact=True).probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "torchvision/alexnet"])
+@pytest.mark.slow
+def test_torchvision_networks_make_runs_too(name: str, shapes: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(build(name).state_dict(), tmp_path / "w.safetensors")
+    changes = {"backbone": name, "weights": str(tmp_path / "w.safetensors"), "quiet": True}
+    run = transfer.fit(shapes, out=tmp_path / "run", **changes)
+    assert not run.info["model"]["timm"]
+    again = transfer.load_run(run.path)
+    assert len(again.predict(sorted(shapes.glob("*/00.png")))) == 3
+
+
+def test_a_run_serves_as_weights_for_another(run, shapes: Path) -> None:
+    backbone = transfer.load_backbone("test_resnet", run.path)
+    assert backbone.weights_hash == run.info["weights"]["sha256"]
+    assert backbone.preprocessing == run.backbone.preprocessing
+
+
+def test_the_model_file_holds_no_other_tensors_than_the_network(run) -> None:
+    import timm
+
+    expected = timm.create_model("test_resnet", num_classes=3).state_dict()
+    assert set(load_file(run.path / "model.safetensors")) == set(expected)
