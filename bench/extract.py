@@ -2,8 +2,8 @@
 
     python bench/extract.py ../shared/data/clothing ../shared/data/hymenoptera [--exact] [--rounds 3]
 
-Each side runs in a process of its own, in turn, with an empty cache; the ratio is that of the medians. Printed beside it:
-how close the features are, what a linear SVM makes of them, the two limits (network alone, decoding alone) and which
+Each side runs in a process of its own, in turn, with an empty cache; the ratio is that of the medians. Beside it: how
+close the features are, what a linear SVM makes of them, the two limits (network alone, decoding alone) and which
 share of the best possible overlap of the two the pipeline reaches, and the peak memory.
 """
 
@@ -89,9 +89,8 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _plain(arguments: argparse.Namespace) -> None:
-    import torch
-
     import plain
+    import torch
 
     parts = _parts(arguments.folders[0])
     started = time.perf_counter()

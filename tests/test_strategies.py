@@ -95,7 +95,9 @@ def test_the_second_fit_runs_no_network_for_its_features(shapes: Path, tiny: dic
     transfer.fit(shapes, out=tmp_path / "a", **tiny)
     ran: list[int] = []
     run = features.Runner.run
-    monkeypatch.setattr(features.Runner, "run", lambda self, images, *rest: ran.append(len(images)) or run(self, images))
+    monkeypatch.setattr(
+        features.Runner, "run", lambda self, images, *rest: ran.append(len(images)) or run(self, images)
+    )
     transfer.fit(shapes, out=tmp_path / "b", **tiny)
     assert sum(ran) <= 8  # the saved model is tried on a few test images
 

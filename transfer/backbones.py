@@ -130,7 +130,7 @@ def build(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def without_classifier(model: nn.Module, name: str) -> nn.Module:
+def without_classifier(model: Any, name: str) -> nn.Module:
     """Replace the classifier of a torchvision network by nothing, so that it returns the classifier's input."""
     if name.startswith("squeezenet"):  # its classifier is a convolution, then a pool
         model.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1))
@@ -166,6 +166,7 @@ def with_head(backbone: Backbone, weight: torch.Tensor, bias: torch.Tensor) -> n
 
 def classifier_network(name: str, n_classes: int, n_features: int) -> tuple[nn.Module, str]:
     """Build the network with a classifier of `n_classes` and random weights; return it with the classifier's name."""
+    model: Any
     if name.startswith(_TORCHVISION):
         model = build(name)
         head = "classifier.2" if "squeezenet" in name else _last_linear_name(name)
@@ -181,7 +182,9 @@ def classifier_network(name: str, n_classes: int, n_features: int) -> tuple[nn.M
     if not isinstance(head, str) or not isinstance(module := _submodule(model, head), nn.Linear):
         raise ArtefactError(f"{name} has no single linear classifier; the run keeps its head beside the network.")
     if module.in_features != n_features:
-        raise ArtefactError(f"The classifier of {name} takes {module.in_features} features, the backbone gives {n_features}.")
+        raise ArtefactError(
+            f"The classifier of {name} takes {module.in_features} features, the backbone gives {n_features}."
+        )
     return model, head
 
 
@@ -430,14 +433,18 @@ def _load_from_hub(name: str) -> tuple[nn.Module, str]:
             import torchvision
 
             short, weights = name.removeprefix(_TORCHVISION).partition(".")[0], _torchvision_weights(name)
-            return without_classifier(torchvision.models.get_model(short, weights=weights), short), f"torchvision {weights}"
+            return without_classifier(
+                torchvision.models.get_model(short, weights=weights), short
+            ), f"torchvision {weights}"
         import timm
 
         overlay = {"file": str(cached)} if cached else None
-        model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        model: Any = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
         return model, f"timm {model.pretrained_cfg.get('hf_hub_id') or name}"
     except OSError as error:
-        raise ResourceError(f"Could not fetch the weights of {name}: {str(error).splitlines()[0]}. {_offline_help()}") from error
+        raise ResourceError(
+            f"Could not fetch the weights of {name}: {str(error).splitlines()[0]}. {_offline_help()}"
+        ) from error
     except (RuntimeError, KeyError) as error:
         raise ArtefactError(f"The weights of {name} cannot be used: {str(error).splitlines()[0]}") from error
 
@@ -454,9 +461,13 @@ def _require_network(name: str) -> None:
             raise ResourceError(f"{name} has no pretrained weights. Choose another backbone, or give --weights FILE.")
         address = constants.ENDPOINT
         if constants.HF_HUB_OFFLINE:
-            raise ResourceError(f"The weights of {name} are not on this machine and HF_HUB_OFFLINE is set. {_offline_help()}")
+            raise ResourceError(
+                f"The weights of {name} are not on this machine and HF_HUB_OFFLINE is set. {_offline_help()}"
+            )
     if not _answers(address):
-        raise ResourceError(f"The weights of {name} are not on this machine and the hub does not answer. {_offline_help()}")
+        raise ResourceError(
+            f"The weights of {name} are not on this machine and the hub does not answer. {_offline_help()}"
+        )
 
 
 def _answers(address: str) -> bool:
@@ -484,4 +495,3 @@ def _answers(address: str) -> bool:
 def _offline_help() -> str:
     here = available_offline()
     return f"Here without network: {', '.join(here) or 'none'}. Or give --weights FILE.safetensors."
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -42,7 +41,9 @@ def _common(*names: str) -> Callable[[Any], Any]:
     """Add options that several commands share."""
     options = {
         "backbone": click.option("--backbone", metavar="NAME", help="Pretrained network; see `transfer backbones`."),
-        "weights": click.option("--weights", metavar="FILE", help=".safetensors or .pth file, run folder, or `random`."),
+        "weights": click.option(
+            "--weights", metavar="FILE", help=".safetensors or .pth file, run folder, or `random`."
+        ),
         "device": click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
         "exact": click.option("--exact", is_flag=True, default=None, help="Compute in float32 throughout."),
         "on_bad": click.option("--on-bad", type=click.Choice(["skip", "fail"]), help="What an unreadable image does."),
@@ -175,7 +176,7 @@ def evaluate(run: str, data: str, device: str | None, as_json: bool, quiet: bool
         numbers = [_percent(row[key]) for key in ("precision", "recall", "f1")]
         interval = row["recall_interval"]
         span = f"{_percent(interval[0])} to {_percent(interval[1])}" if interval else ""
-        click.echo(f"{_shown(row['class']):24} {row['n']:6d} {numbers[0]:>10} {numbers[1]:>8} {numbers[2]:>8}   {span}")
+        click.echo(f"{_shown(row['name']):24} {row['n']:6d} {numbers[0]:>10} {numbers[1]:>8} {numbers[2]:>8}   {span}")
     if scores["n_seen_in_training"]:
         click.echo(f"Careful: the run was fitted on {scores['n_seen_in_training']} of these images.", err=True)
     _print_left_out(scores["unreadable"])
@@ -277,9 +278,8 @@ def backbones(pattern: str, as_json: bool) -> None:
     for row in rows:
         size = f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else ""
         here = "on this machine" if row["here"] else "hub"
-        click.echo(
-            f"{row['name']:48} {row['source']:12} {row['input_size']:>6} {size:>11} {row.get('features', ''):>9}  {here}"
-        )
+        width = row.get("features", "")
+        click.echo(f"{row['name']:48} {row['source']:12} {row['input_size']:>6} {size:>11} {width:>9}  {here}")
     if len(rows) > 60:
         click.echo(f"{len(rows)} networks. Parameters and features are shown for 60 or fewer: narrow the pattern.")
 
@@ -423,9 +423,6 @@ def main() -> None:
             raise
         error.show()
         code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except MemoryError:
         code = _fail("Out of memory. Choose a smaller backbone, or run on a machine with more.", 5)
     sys.exit(code if isinstance(code, int) else 0)

@@ -124,9 +124,7 @@ def extract_features(
     """
     dataset = data if isinstance(data, Dataset) else scan(data)
     loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, weights)
-    extraction = extract(
-        dataset, loaded, (tap,), pool=pool, exact=exact, device=device, progress=Progress(quiet=quiet)
-    )
+    extraction = extract(dataset, loaded, (tap,), pool=pool, exact=exact, device=device, progress=Progress(quiet=quiet))
     dataset = extraction.dataset
     X = extraction.rows(tap).astype(np.float32, copy=False)
     return Features(X, dataset.labels, dataset.paths, dataset.classes, dataset, loaded.name, tap)
@@ -354,7 +352,10 @@ def write_features(extraction: Extraction, out: str | Path, dtype: str = "float3
         write_csv(
             building / "index.csv",
             ["row", "path", "label", "class", "split", "sha256"],
-            ([i, dataset.relative(i), label, dataset.classes[label], part, content] for i, label, part, content in rows),
+            (
+                [i, dataset.relative(i), label, dataset.classes[label], part, content]
+                for i, label, part, content in rows
+            ),
         )
         files |= {name: sha256(building / name) for name in ("labels.npy", "index.csv")}
         manifest = {
@@ -519,7 +520,13 @@ class _Plans:
 
 
 def _open_caches(
-    backbone: Backbone, taps: Sequence[str], pool: str, dtype: str, exact: bool, device: torch.device, cache: Path | None
+    backbone: Backbone,
+    taps: Sequence[str],
+    pool: str,
+    dtype: str,
+    exact: bool,
+    device: torch.device,
+    cache: Path | None,
 ) -> dict[str, ActivationCache]:
     about = {
         "weights": backbone.weights_hash,

@@ -114,7 +114,9 @@ def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
         np.save(target, array, allow_pickle=False)
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, str] | None = None
+) -> None:
     """Write torch tensors as safetensors, atomically, with string metadata."""
     from safetensors.torch import save
 
@@ -182,7 +184,9 @@ def cannot_write(path: Path, error: OSError) -> ResourceError:
     """Say in one line why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(_existing(path)).free
-        return ResourceError(f"Disk full while writing {path}: {readable_bytes(free)} are free. Make room or choose another folder.")
+        return ResourceError(
+            f"Disk full while writing {path}: {readable_bytes(free)} are free. Make room or choose another folder."
+        )
     return ResourceError(f"Cannot write {path}: {error.strerror or error}. Choose a folder that you may write to.")
 
 

@@ -58,10 +58,10 @@ def fuse(network: fx.GraphModule, example: torch.Tensor, dtype: torch.dtype = to
             fused.to(dtype)
             _pack_convolutions(fused)
         else:
-            fused.to(dtype, memory_format=torch.channels_last)
+            fused.to(dtype).to(memory_format=torch.channels_last)
         if _close(fused(channels_last(example, dtype)), expected, dtype):
             return fused
-        return original.to(dtype, memory_format=torch.channels_last)
+        return original.to(dtype).to(memory_format=torch.channels_last)
 
 
 def channels_last(batch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -147,7 +147,8 @@ def _pack_convolutions(network: fx.GraphModule) -> None:
             convolution = _with_explicit_padding(convolution, shape)
         elif type(convolution) is not nn.Conv2d:
             continue
-        last, activation = node, ("none", [])
+        last: fx.Node = node
+        activation: tuple[str, list[float]] = ("none", [])
         following = next(iter(node.users)) if len(node.users) == 1 else None
         if following is not None and following.op == "call_module":
             after = modules[following.target]

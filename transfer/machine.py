@@ -74,14 +74,14 @@ def describe_processor() -> str:
 
 @functools.cache
 def bfloat16_may_pay() -> bool:
-    """Tell, by timing one convolution, whether this CPU computes in bfloat16 faster than in float32 (some emulate it)."""
+    """Tell, by timing one convolution, whether this CPU computes faster in bfloat16: some only emulate it."""
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     seconds = {}
     with torch.inference_mode(), torch_threads(1):
         for dtype in (torch.float32, torch.bfloat16):
             images = torch.zeros(4, 128, 28, 28, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            convolution = torch.nn.Conv2d(128, 128, 1).to(dtype, memory_format=torch.channels_last)
+            convolution = torch.nn.Conv2d(128, 128, 1).to(dtype).to(memory_format=torch.channels_last)
             times = []
             for _ in range(4):
                 started = time.perf_counter()

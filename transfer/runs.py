@@ -181,9 +181,7 @@ class Run:
                 f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}; it knows "
                 f"{', '.join(display(name) for name in self.classes[:20])}. Rename the folders, or fit on this data."
             )
-        extraction = extract(
-            dataset, self.backbone, (self.info["tap"],), device=device, progress=Progress(quiet)
-        )
+        extraction = extract(dataset, self.backbone, (self.info["tap"],), device=device, progress=Progress(quiet))
         dataset = extraction.dataset
         position = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([position[dataset.classes[label]] for label in dataset.labels])
@@ -328,7 +326,9 @@ def check_model(run: Run, extraction_rows: np.ndarray, paths: Sequence[str], tol
     expected = run.head.probabilities(extraction_rows)
     difference = float(np.abs(run.predict(list(paths), exact=True).probabilities - expected).max())
     if difference > tolerance:
-        raise ArtefactError(f"{run.path}: the saved model differs from the fitted one by {difference:.3f}. Use --exact.")
+        raise ArtefactError(
+            f"{run.path}: the saved model differs from the fitted one by {difference:.3f}. Use --exact."
+        )
     return difference
 
 
@@ -366,7 +366,7 @@ def _write_model(folder: Path, backbone: Backbone, head: LinearHead, classes: Se
 
 def timm_config(backbone: Backbone, classes: Sequence[str]) -> dict[str, Any]:
     """Return the config.json with which `timm.create_model("local-dir:RUN", pretrained=True)` finds everything."""
-    model = backbone.model
+    model: Any = backbone.model
     config = {
         name: value
         for name, value in model.pretrained_cfg.items()

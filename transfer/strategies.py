@@ -83,9 +83,7 @@ def fit(
     parts = (
         read_split(split, dataset, seed=chosen.seed)
         if split is not None
-        else draw_split(
-            dataset, seed=chosen.seed, test_share=chosen.data.test_share, val_share=chosen.data.val_share
-        )
+        else draw_split(dataset, seed=chosen.seed, test_share=chosen.data.test_share, val_share=chosen.data.val_share)
     )
     for line in [*dataset.notes, *parts.reason]:
         progress.say(line)
