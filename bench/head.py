@@ -4,7 +4,7 @@
 
 The tutorial's way ("Transfer Learning for Computer Vision", ConvNet as fixed feature extractor): ImageFolder, random
 resized crops and flips, batches of 4 as the tutorial has them, SGD 0.001 with momentum on the new last layer, a step
-down every 7 epochs, the best epoch on val kept. Both start as processes with nothing loaded and nothing cached; both use
+down every 7 epochs, the best epoch on val kept. Both start as processes with nothing loaded and nothing cached, and use
 EfficientNet-Lite0 with the same weights. The second `fit` on the same data is timed too.
 """
 

@@ -26,6 +26,7 @@ from transfer import __version__, cuts, fusion, machine
 from transfer.backbones import Backbone, load_backbone
 from transfer.cache import ActivationCache, open_cache
 from transfer.dataset import Dataset, Skipped, display, scan
+from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
 from transfer.files import (
     atomic_folder,
@@ -90,6 +91,11 @@ class Features:
 
     def __repr__(self) -> str:
         return f"Features({self.X.shape[0]} images x {self.X.shape[1:]} at {self.tap!r} of {self.backbone})"
+
+    def _repr_html_(self) -> str:
+        counts = np.bincount(self.y, minlength=len(self.classes))
+        rows = [[display(name), n] for name, n in zip(self.classes, counts, strict=True)]
+        return table(["class", "rows"], rows, repr(self))
 
 
 def extract_features(

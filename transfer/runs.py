@@ -17,6 +17,7 @@ from torch import nn
 from transfer import backbones, metrics
 from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Split, display, scan, write_split
+from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
 from transfer.features import Runner, extract, versions
 from transfer.files import atomic_folder, require_writable, sha256, write_csv, write_json, write_tensors, write_text
@@ -50,6 +51,17 @@ class Predictions:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.top(1))
 
+    def __repr__(self) -> str:
+        return f"Predictions({len(self)} images, {len(self.unreadable)} unreadable, {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [display(row["path"]), *(cell for best in row["top"] for cell in _class_and_share(best))]
+            for row in self.top(2)
+        ]
+        header = ["image", "class", "probability", "second", "probability"][: 1 + 2 * min(2, len(self.classes))]
+        return table(header, rows, below=[f"{display(path)}: {reason}" for path, reason in self.unreadable])
+
     def top(self, k: int = 5) -> list[dict[str, Any]]:
         """Return path, label, probability and the `k` most probable classes of each image."""
         k = min(k, len(self.classes))
@@ -77,6 +89,15 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.summary})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [display(row["name"]), row["n"], *map(_percent, (row["recall"], *(row["recall_interval"] or [None] * 2)))]
+            for row in self.metrics["test"]["per_class"]
+        ]
+        header = ["class", "test images", "found", "95 % from", "to"]
+        trust = [f"Trust {self.metrics['trust']}"] if "trust" in self.metrics else []
+        return table(header, rows, self.summary, [display(str(self.path)), *trust])
 
     @property
     def summary(self) -> str:
@@ -411,6 +432,14 @@ def _read_json(path: Path) -> Any:
 def _harmless(name: str) -> str:
     """Return a folder name made of letters, digits, dot, dash and underscore."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in display(name))[:80].lstrip(".-") or "data"
+
+
+def _class_and_share(best: dict[str, Any]) -> tuple[str, str]:
+    return display(best["class"]), _percent(best["probability"])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def _one_line(scores: dict[str, Any], n_classes: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from transfer import metrics
-from transfer.backbones import Backbone, load_backbone
+from transfer.backbones import load_backbone
 from transfer.dataset import Dataset, Split, draw_split, read_split, scan
 from transfer.features import extract, stop_on_bad
 from transfer.heads import FittedHead, assign_folds, fit_head
@@ -85,11 +85,12 @@ def fit(
         if split is not None
         else draw_split(dataset, seed=chosen.seed, test_share=chosen.data.test_share, val_share=chosen.data.val_share)
     )
-    for line in [*dataset.notes, *parts.reason]:
+    for line in [*dataset.notes, *describe_plan(chosen, dataset, parts)]:
         progress.say(line)
     X, y = extraction.rows(chosen.tap), dataset.labels
     with clock.time("head"):
         fitted, scores = fit_linear(chosen, X, dataset, parts)
+    progress.say(fitted.rule)
     with clock.time("evaluate"):
         test = parts.indices("test")
         probabilities = fitted.head.probabilities(X[test])
@@ -158,17 +159,14 @@ def cross_validate(recipe: Recipe, X: np.ndarray, dataset: Dataset, n_folds: int
     return metrics.evaluate(probabilities[scored], y[scored], dataset.classes)
 
 
-def describe_plan(recipe: Recipe, dataset: Dataset, split: Split, backbone: Backbone | None = None) -> list[str]:
+def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
     counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
-    lines = [
+    return [
         f"{recipe.strategy}: {recipe.backbone} frozen up to {recipe.tap!r}, a linear head of {len(dataset.classes)} "
         f"classes on {counts['train']} images; {counts['val']} check it, {counts['test']} are reported on.",
         *split.reason,
     ]
-    if backbone is not None:
-        lines.append(f"Weights: {backbone.source}; {backbone.preprocessing.describe()}.")
-    return lines
 
 
 def _fit(

@@ -13,7 +13,8 @@ import numpy as np
 
 from transfer.dataset.names import count, display, few, relative
 from transfer.dataset.notes import class_notes, copy_notes, part_notes
-from transfer.dataset.parts import check_parts
+from transfer.dataset.parts import PARTS, check_parts
+from transfer.display import table
 from transfer.errors import DataError, UsageError
 
 
@@ -61,6 +62,22 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        name = f"{display(self.root.name)!r}: " if self.root else ""
+        return f"Dataset({name}{self._size})"
+
+    def _repr_html_(self) -> str:
+        columns = [("images", np.full(len(self), True)), *((part, self.parts == part) for part in PARTS)]
+        shown = [(name, np.bincount(self.labels[here], minlength=len(self.classes))) for name, here in columns]
+        shown = [(name, counts) for name, counts in shown if counts.any()]
+        rows = [[display(name), *(counts[c] for _, counts in shown)] for c, name in enumerate(self.classes)]
+        unused = f"{len(self.unreadable)} unreadable and {len(self.ignored)} ignored of {count(self.n_seen, 'file')}"
+        return table(["class", *(name for name, _ in shown)], rows, self._size, [unused, *self.notes])
+
+    @property
+    def _size(self) -> str:
+        return f"{count(len(self), 'image')} of {count(len(self.classes), 'class', 'classes')}"
 
     @property
     def n_seen(self) -> int:
