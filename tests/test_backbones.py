@@ -95,11 +95,17 @@ def test_a_damaged_weights_file_is_named(tmp_path: Path, content: bytes) -> None
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("resnet19", "resnet1"), ("torchvision/alexnt", "torchvision/alexnet"), ("tf_efficientnet_lite_0", "lite0")],
+    [("resnet19", "resnet1"), ("torchvision/alexnt", "torchvision/alexnet"), ("alexnt", "'alexnet'"), ("vitt", "vit")],
 )
 def test_an_unknown_backbone_names_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=nearest):
         load_backbone(name)
+
+
+def test_a_bare_name_is_timms_where_it_has_one_and_torchvisions_otherwise() -> None:
+    assert backbones.full_name("resnet18") == "resnet18"
+    assert backbones.full_name("torchvision/resnet18") == "torchvision/resnet18"
+    assert backbones.full_name("alexnet") == "torchvision/alexnet"
 
 
 def test_an_unknown_tag_is_refused() -> None:

