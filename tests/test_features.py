@@ -166,21 +166,21 @@ def test_float16_is_half_the_size(shapes: Path, backbone, tmp_path: Path) -> Non
 
 
 def test_the_plan_that_was_measured_is_remembered(shapes: Path, backbone, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(features.machine, "bfloat16_may_pay", lambda: True)
+    monkeypatch.setattr(features.machine, "narrow_types", lambda device: ["bfloat16"])
     monkeypatch.setattr(features, "_WORTH_MEASURING", 1)
-    timed: list[str] = []
+    timed: list[tuple[str, int]] = []
 
     def bfloat16_is_faster(self: features.Runner, plan: features.Plan) -> float:
-        timed.append(plan.dtype)
-        return 2.0 if plan.dtype == "bfloat16" else 1.0
+        timed.append((plan.dtype, plan.batch_size))
+        return plan.batch_size * (2.0 if plan.dtype == "bfloat16" else 1.0)
 
     monkeypatch.setattr(features.Runner, "_images_per_second", bfloat16_is_faster)
     first = extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
-    assert first.plan.dtype == "bfloat16"
-    assert sorted(timed) == ["bfloat16", "float32"]
+    assert (first.plan.dtype, first.plan.batch_size) == ("bfloat16", 16)
+    assert sorted(timed) == [(dtype, size) for dtype in ("bfloat16", "float32") for size in (4, 8, 16)]
     shutil.rmtree(tmp_path / "activations")
     assert extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET).plan == first.plan
-    assert len(timed) == 2
+    assert len(timed) == 6
     exact = extract(scan(shapes), backbone, exact=True, cache=tmp_path, progress=QUIET)
     assert exact.plan.dtype == "float32"
     a, b = exact.rows(), first.rows()

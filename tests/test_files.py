@@ -57,7 +57,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     class StoppedError(Exception):
         pass
 
-    with pytest.raises(StoppedError), files.atomic_folder(tmp_path / "run") as building:
+    with pytest.raises(StoppedError), files.atomic_folder(tmp_path / "run") as building:  # noqa: PT012
         (building / "a.txt").write_text("half")
         raise StoppedError
     assert list(tmp_path.iterdir()) == []

@@ -45,12 +45,9 @@ def fuse(network: fx.GraphModule, example: torch.Tensor, dtype: torch.dtype = to
     Every rewrite is local and exact up to rounding. The result is compared with the original on the example, and
     thrown away where it differs by more than rounding explains.
     """
-    original = copy.deepcopy(network).eval()
-    for parameter in original.parameters():
-        parameter.requires_grad_(False)
-    fused = copy.deepcopy(original)
+    fused = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.inference_mode():
-        expected = original(example)
+        expected = network(example)
         _drop_what_eval_skips(fused)
         _fold_batchnorm(fused)
         if example.device.type == "cpu" and torch.backends.mkldnn.is_available():
@@ -61,7 +58,7 @@ def fuse(network: fx.GraphModule, example: torch.Tensor, dtype: torch.dtype = to
             fused.to(dtype).to(memory_format=torch.channels_last)
         if _close(fused(channels_last(example, dtype)), expected, dtype):
             return fused
-        return original.to(dtype).to(memory_format=torch.channels_last)
+    return copy.deepcopy(network).to(dtype).to(memory_format=torch.channels_last)
 
 
 def channels_last(batch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

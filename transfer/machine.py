@@ -72,6 +72,18 @@ def describe_processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def narrow_types(device: torch.device) -> list[str]:
+    """Return the types of 16 bits in which this device may compute faster than in float32.
+
+    Never float16: activations of some networks overflow in it.
+    """
+    if device.type == "cpu":
+        pays = bfloat16_may_pay()
+    else:
+        pays = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return ["bfloat16"] if pays else []
+
+
 @functools.cache
 def bfloat16_may_pay() -> bool:
     """Tell, by timing one convolution, whether this CPU computes faster in bfloat16: some only emulate it."""
