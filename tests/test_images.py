@@ -828,3 +828,14 @@ def test_importing_images_imports_neither_torch_nor_pillow():
     code = "import sys, transfer.images; print(sorted({'torch', 'PIL', 'torchvision', 'timm'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_decoding_leaves_warning_filters_that_scikit_learn_can_read(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np; from PIL import Image; from transfer.images import decode\n"
+        f"Image.new('RGB', (8, 8)).save({str(tmp_path / 'a.png')!r}); decode({str(tmp_path / 'a.png')!r})\n"
+        "from sklearn.model_selection import cross_val_score; from sklearn.linear_model import RidgeClassifier\n"
+        "print(cross_val_score(RidgeClassifier(), np.eye(8), [0, 1] * 4, cv=2, n_jobs=2).shape)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.stdout.strip() == "(2,)", shown.stderr

@@ -360,18 +360,16 @@ def normalise(
 
 
 class _PillowGuard:
-    """While inside: Pillow refuses truncated files, and its warnings are not heard from the threads inside.
+    """While inside: Pillow refuses truncated files, and does not warn about what `decode` handles.
 
     Both are process-wide switches. `ImageFile.LOAD_TRUNCATED_IMAGES` (which other libraries turn on) fills the
     missing part with grey; it is off while any thread is inside and as before when the last one leaves.
-    `warnings.catch_warnings` is not safe with threads, so the guard is itself a warnings filter: one whose
-    pattern matches in threads that are decoding.
+    `warnings.catch_warnings` is not safe with threads, so one filter for Pillow's own modules is put in and stays.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._thread = threading.local()
-        self._filter = ("ignore", None, Warning, self, 0)
+        self._filter = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
         self._n_inside = 0
         self._allowed_truncated = False
         if hasattr(os, "register_at_fork"):  # a forked child must not inherit a lock that nobody will release
@@ -388,28 +386,17 @@ class _PillowGuard:
             )
             ImageFile.LOAD_TRUNCATED_IMAGES = False
             self._n_inside += 1
-            self._be_first_filter()
-        self._thread.is_inside = True
+            filters: list[Any] = warnings.filters  # type: ignore[assignment]
+            if not filters or filters[0] is not self._filter:
+                filters[:] = [self._filter, *(other for other in filters if other is not self._filter)]
 
     def __exit__(self, *_: object) -> None:
         from PIL import ImageFile
 
-        self._thread.is_inside = False
         with self._lock:
             self._n_inside -= 1
-            if self._n_inside == 0 and self._allowed_truncated:
-                ImageFile.LOAD_TRUNCATED_IMAGES = True
-
-    def match(self, module: str) -> bool:
-        """Answer `warnings` as a compiled pattern would."""
-        return module.startswith("PIL.") and getattr(self._thread, "is_inside", False)
-
-    def _be_first_filter(self) -> None:
-        filters: list[Any] = warnings.filters  # type: ignore[assignment]
-        if not filters or filters[0] is not self._filter:
-            with contextlib.suppress(ValueError):
-                filters.remove(self._filter)
-            filters.insert(0, self._filter)
+            if self._n_inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._allowed_truncated
 
 
 _guard = _PillowGuard()

@@ -78,10 +78,8 @@ def narrow_types(device: torch.device) -> list[str]:
     Never float16: activations of some networks overflow in it.
     """
     if device.type == "cpu":
-        pays = bfloat16_may_pay()
-    else:
-        pays = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return ["bfloat16"] if pays else []
+        return ["bfloat16"] if bfloat16_may_pay() else []
+    return ["bfloat16"] if device.type == "cuda" and torch.cuda.is_bf16_supported() else []
 
 
 @functools.cache
