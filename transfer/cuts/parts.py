@@ -1,0 +1,191 @@
+"""Part: a module made of some nodes of a backbone's graph, with the backbone's own layers under their own names.
+
+The prefix and the suffix of a cut are parts; so is what reads taps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from transfer.cuts.places import Number, needed
+from transfer.cuts.points import FEATURES, IMAGENET_SIZE, PIXELS, InputSize
+from transfer.cuts.traces import Trace, trace
+from transfer.cuts.tracing import dropout_arguments
+from transfer.errors import UsageError, did_you_mean
+
+
+def cut(model: nn.Module, at: str, input_size: InputSize = IMAGENET_SIZE) -> tuple[nn.Module, nn.Module]:
+    """Return ``(prefix, suffix)`` with ``suffix(prefix(x)) == model(x)``, bit for bit in eval mode.
+
+    Both hold the parameters and buffers of `model` itself, under their names in `model`, so that what is trained
+    in the suffix is trained in `model`. Tensors that the forward pass never uses go to the prefix. The prefix is in
+    eval mode and stays there (as long as nobody calls ``model.train()``, whose layers these are), and no gradient
+    flows into it. The suffix follows ``train()`` and ``eval()`` as the backbone does, dropout included, and never
+    writes into the activations it is given. Any batch size works on either side, and other image sizes than
+    `input_size` where the backbone takes them (except in a few that hand the map's height and width on from block to
+    block beside the tokens).
+
+    At ``pixels`` the suffix is `model` itself; at ``features`` the suffix is an identity.
+
+    Raises
+    ------
+    UsageError
+        If there is no such cut.
+    """
+    found = trace(model, input_size)
+    if at == PIXELS:
+        return nn.Identity(), model
+    if found.record is None and at == FEATURES:
+        return model.eval(), nn.Identity()
+    if found.record is None or at not in found.places:
+        raise UsageError(_unknown("cut", at, model, found, [point.name for point in found.points]))
+    place = found.places[at]
+    right = {node.target for node in place.right if node.op == "call_module"}
+    prefix = _part(Prefix, model, found, place.left, found.record.image, place.node, copied=right)
+    suffix: nn.Module = nn.Identity()
+    if at != FEATURES:
+        suffix = _part(Suffix, model, found, place.right, place.node, found.record.features, place.numbers)
+    _adopt_unused(prefix, suffix, model)
+    return prefix.eval(), suffix
+
+
+def read_taps(model: nn.Module, taps: list[str], input_size: InputSize = IMAGENET_SIZE) -> nn.Module:
+    """Return a module that maps images to ``{tap: activation}`` in one pass, computing no more than the taps need.
+
+    The activations come unpooled, each as it left its layer, also where the next layer works in place. The module
+    shares the layers of `model` and stays in eval mode.
+
+    Raises
+    ------
+    UsageError
+        If there is no such tap.
+    """
+    found = trace(model, input_size)
+    if found.record is None and set(taps) == {FEATURES}:
+        return _FeaturesOnly(model)
+    for tap in taps:
+        if tap not in found.taps:
+            raise UsageError(_unknown("tap", tap, model, found, list(found.taps) or [FEATURES]))
+    assert found.record is not None
+    nodes = {tap: found.taps[tap] for tap in taps}
+    return _part(Prefix, model, found, needed(nodes.values()), found.record.image, nodes).eval()
+
+
+class Prefix(fx.GraphModule):
+    """The frozen part: images to the crossing tensor. Always in eval mode; no gradient goes into it."""
+
+    def train(self, mode: bool = True) -> Prefix:
+        """Stay in eval mode: statistics that drift would make every cached activation a lie."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Prefix:
+        return _same_persistence(super().__deepcopy__(memo), self)
+
+
+class Suffix(fx.GraphModule):
+    """The trainable part: the crossing tensor to features of shape (N, d)."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Suffix:
+        return _same_persistence(super().__deepcopy__(memo), self)
+
+
+class _FeaturesOnly(nn.Module):
+    """What `read_taps` can still do for a backbone that cannot be traced."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {FEATURES: self.model(x)}
+
+
+def _part(
+    part_type: type[fx.GraphModule],
+    model: nn.Module,
+    found: Trace,
+    nodes: list[fx.Node],
+    start: fx.Node,
+    result: fx.Node | dict[str, fx.Node],
+    numbers: Mapping[fx.Node, Number] | None = None,
+    copied: Collection[Any] = (),
+) -> fx.GraphModule:
+    """Copy `nodes` into a module of their own that takes the value of `start` and returns that of `result`.
+
+    Modules without tensors that both sides use (named in `copied`) are copied, so that each side has its own mode.
+    """
+    record, facts = found.record, found.facts
+    assert record is not None
+    graph = fx.Graph()
+    root: dict[str, Any] = {}
+    entry = graph.placeholder("image" if start is record.image else "activation")
+    # A layer that works in place must not write into the caller's (cached) activations, nor into what is tapped.
+    copies: dict[fx.Node, Any] = {start: graph.call_method("clone", (entry,)) if facts[start].overwritten else entry}
+    kept: dict[fx.Node, fx.Node] = {}
+    for node, number in (numbers or {}).items():
+        copies[node] = number(graph, entry)
+    for node in nodes:
+        target, dropout = str(node.target), dropout_arguments(node)
+        if dropout:  # as a module: its train/eval flag was frozen by tracing, a module's is not
+            root[f"_{node.name}"] = nn.Dropout(dropout["p"], dropout["inplace"])
+            copies[node] = graph.call_module(f"_{node.name}", (copies[dropout["input"]],))
+            continue
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node.op == "call_module":
+            module = model.get_submodule(target)
+            root[target] = copy.deepcopy(module) if target in copied else module
+        elif node.op == "get_attr":
+            root[target] = record.attribute(model, target)
+        if isinstance(result, dict) and facts[node].overwritten and node in result.values():
+            kept[node] = graph.call_method("clone", (copies[node],))
+    if isinstance(result, dict):
+        graph.output({tap: kept.get(node, copies[node]) for tap, node in result.items()})
+    else:
+        out = copies[result]
+        graph.output(graph.call_method("detach", (out,)) if part_type is Prefix else out)
+    part = part_type(root, graph)
+    state, shared = model.state_dict(), set(model.modules())
+    for path, value in root.items():
+        if isinstance(value, torch.Tensor) and path not in state:
+            owner, _, name = path.rpartition(".")
+            part.get_submodule(owner)._non_persistent_buffers_set.add(name)
+    for module in part.modules():
+        if module not in shared:
+            module.training = model.training
+    return part
+
+
+def _adopt_unused(prefix: nn.Module, suffix: nn.Module, model: nn.Module) -> None:
+    """Give the prefix the names in `model` that the forward pass does not use, so that none is lost."""
+    used = prefix.state_dict().keys() | suffix.state_dict().keys()
+    for path, value in model.state_dict(keep_vars=True).items():
+        if path not in used:
+            *parents, name = path.split(".")
+            owner = prefix
+            for parent in parents:
+                if not hasattr(owner, parent):
+                    owner.add_module(parent, nn.Module())
+                owner = getattr(owner, parent)
+            if isinstance(value, nn.Parameter):
+                owner.register_parameter(name, value)
+            else:
+                owner.register_buffer(name, value)
+
+
+def _same_persistence(copied: Any, original: nn.Module) -> Any:
+    """Restore which buffers stay out of the state dict, which GraphModule's deepcopy forgets."""
+    for path, module in original.named_modules():
+        copied.get_submodule(path)._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+    return copied
+
+
+def _unknown(noun: str, name: str, model: nn.Module, found: Trace, known: list[str]) -> str:
+    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", "NAME")
+    opaque = f" This backbone cannot be traced ({found.why_opaque})." if found.why_opaque else ""
+    remedy = f"`transfer backbones {architecture}` lists all."
+    return f"{type(model).__name__} has no {noun} {name!r}.{did_you_mean(name, known)}{opaque} {remedy}"
