@@ -46,7 +46,7 @@ _SHARD_ROWS = 2048
 _SHARD_SECONDS = 20.0  # a killed extraction loses no more than this
 _TIMED_RUNS = 2
 # images; below, measuring or rewriting the network costs more than it saves
-_WORTH_MEASURING = 64
+_WORTH_MEASURING = 256
 _WORTH_FUSING = 16
 
 
@@ -305,7 +305,7 @@ class Runner:
         """Choose type and batch size by running each candidate for a moment, or take what was chosen last time."""
         types = ["float32"] if exact else ["float32", *machine.narrow_types(self.device)]
         # small batches stay in a core's cache and keep memory low; a GPU wants large ones
-        sizes = (8, 4, 16) if self.device.type == "cpu" else (64, 256)
+        sizes = (8, 4) if self.device.type == "cpu" else (64, 256)
         n_workers = machine.count_cores()
         candidates = [Plan(str(self.device), dtype, size, n_workers) for dtype in types for size in sizes]
         default = candidates[0]

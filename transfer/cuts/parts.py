@@ -76,22 +76,24 @@ def read_taps(model: nn.Module, taps: list[str], input_size: InputSize = IMAGENE
     return _part(Prefix, model, found, needed(nodes.values()), found.record.image, nodes).eval()
 
 
-class Prefix(fx.GraphModule):
+class _Part(fx.GraphModule):
+    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
+        copied = super().__deepcopy__(memo)
+        for path, module in self.named_modules():  # a GraphModule forgets which buffers stay out of the state dict
+            copied.get_submodule(path)._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+        return copied
+
+
+class Prefix(_Part):
     """The frozen part: images to the crossing tensor. Always in eval mode; no gradient goes into it."""
 
     def train(self, mode: bool = True) -> Prefix:
         """Stay in eval mode: statistics that drift would make every cached activation a lie."""
         return super().train(False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Prefix:
-        return _same_persistence(super().__deepcopy__(memo), self)
 
-
-class Suffix(fx.GraphModule):
+class Suffix(_Part):
     """The trainable part: the crossing tensor to features of shape (N, d)."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Suffix:
-        return _same_persistence(super().__deepcopy__(memo), self)
 
 
 class _FeaturesOnly(nn.Module):
@@ -106,7 +108,7 @@ class _FeaturesOnly(nn.Module):
 
 
 def _part(
-    part_type: type[fx.GraphModule],
+    part_type: type[_Part],
     model: nn.Module,
     found: Trace,
     nodes: list[fx.Node],
@@ -114,7 +116,7 @@ def _part(
     result: fx.Node | dict[str, fx.Node],
     numbers: Mapping[fx.Node, Number] | None = None,
     copied: Collection[Any] = (),
-) -> fx.GraphModule:
+) -> _Part:
     """Copy `nodes` into a module of their own that takes the value of `start` and returns that of `result`.
 
     Modules without tensors that both sides use (named in `copied`) are copied, so that each side has its own mode.
@@ -175,13 +177,6 @@ def _adopt_unused(prefix: nn.Module, suffix: nn.Module, model: nn.Module) -> Non
                 owner.register_parameter(name, value)
             else:
                 owner.register_buffer(name, value)
-
-
-def _same_persistence(copied: Any, original: nn.Module) -> Any:
-    """Restore which buffers stay out of the state dict, which GraphModule's deepcopy forgets."""
-    for path, module in original.named_modules():
-        copied.get_submodule(path)._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
-    return copied
 
 
 def _unknown(noun: str, name: str, model: nn.Module, found: Trace, known: list[str]) -> str:

@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from transfer.cuts.names import parents, readable_names
 from transfer.cuts.points import FEATURES, CutPoint
-from transfer.cuts.survey import BATCHES, Fact, TensorLike
+from transfer.cuts.survey import BATCHES, Fact
 from transfer.cuts.tracing import OpaqueError, Record
 
 # Writes into a graph how to get a number from the crossing tensor.
@@ -95,7 +95,7 @@ def _place(
         return None
     n_right = sum(tensor.numel() for tensor in tensors_right if isinstance(tensor, nn.Parameter))
     cost_left = sum(facts[other].multiply_adds for other in left)
-    shape = facts[node].values[0].shape[1:]
+    shape = tuple(facts[node].values[0].shape[1:])
     point = CutPoint(
         name=name,
         shape=shape,
@@ -113,29 +113,28 @@ def _place(
 def _is_batch(values: list[Any]) -> bool:
     """Whether a value is one floating-point tensor with one row per image."""
     return all(
-        isinstance(value, TensorLike) and value.dtype.is_floating_point and value.shape[:1] == (batch,)
+        isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape[:1] == (batch,)
         for value, batch in zip(values, (*BATCHES, BATCHES[0]), strict=False)
     )
 
 
-def _express(values: list[Any], crossing: list[TensorLike]) -> Number | None:
+def _express(values: list[Any], crossing: list[torch.Tensor]) -> Number | None:
     """Say how to get a value from the crossing tensor, judging by all runs; None if it cannot be had."""
     first = values[0]
-    same = all(value == first for value in values)
-    if isinstance(first, TensorLike):
+    if isinstance(first, torch.Tensor):
         return None
-    if isinstance(first, tuple):
+    if isinstance(first, (tuple, list)):
         items = [_express(list(column), crossing) for column in zip(*values, strict=False)]
         found = [item for item in items if item is not None]
-        alike = len({len(value) for value in values}) == 1
-        return (lambda graph, x: tuple(item(graph, x) for item in found)) if alike and found == items else None
+        whole = found == items and {len(value) for value in values} == {len(first)}
+        return (lambda graph, x: tuple(item(graph, x) for item in found)) if whole else None
     if isinstance(first, torch.device):
         return lambda graph, x: graph.call_function(getattr, (x, "device"))
     if isinstance(first, int) and not isinstance(first, bool):
         for axis in range(len(crossing[0].shape)):
             if values == [tensor.shape[axis] for tensor in crossing]:
                 return lambda graph, x: graph.call_method("size", (x, axis))
-    return (lambda graph, x: first) if same else None
+    return (lambda graph, x: first) if all(value == first for value in values) else None
 
 
 def _tensors_of(model: nn.Module, nodes: list[fx.Node]) -> set[torch.Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_map_only
 
 from transfer.cuts.metering import Meter
 from transfer.cuts.points import InputSize
@@ -25,17 +26,11 @@ BATCHES = (3, 5)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class TensorLike:
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-
 @dataclass
 class Fact:
     """What running a node showed; `overwritten` says that a later node writes into its value."""
 
-    values: list[Any]  # one per run, tensors as TensorLike
+    values: list[Any]  # one per run, tensors on the meta device
     multiply_adds: int  # per image
     receptive_field: int | None
     overwritten: bool
@@ -83,8 +78,6 @@ def _on_meta(run: Callable[[nn.Module], T], model: nn.Module) -> T:
         stand_ins[id(buffer)] = torch.empty_like(buffer, device="meta")
     try:
         return run(copy.deepcopy(model, stand_ins))
-    except OpaqueError:
-        raise
     except Exception:  # not every operation has a meta kernel
         return run(model)
 
@@ -126,7 +119,7 @@ def _run(module: nn.Module, record: Record, shape: tuple[int, ...]) -> dict[fx.N
     for node, value in surveyor.env.items():
         reach = getattr(value, "_reach", None)
         facts[node] = Fact(
-            values=[_describe(value)],
+            values=[tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), value)],
             multiply_adds=surveyor.multiply_adds[node] // shape[0],
             receptive_field=max(reach.window) if reach else None,
             overwritten=_version(value) != surveyor.versions[node],
@@ -137,12 +130,6 @@ def _run(module: nn.Module, record: Record, shape: tuple[int, ...]) -> dict[fx.N
 def _version(value: Any) -> int:
     """Return how often a tensor's memory was written to; 0 for anything else."""
     return value._version if isinstance(value, torch.Tensor) else 0
-
-
-def _describe(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return TensorLike(tuple(value.shape), value.dtype)
-    return tuple(map(_describe, value)) if isinstance(value, (tuple, list)) else value
 
 
 def _image(module: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from transfer.cuts.places import Place, find_places
 from transfer.cuts.points import FEATURES, IMAGENET_SIZE, PIXELS, CutPoint, InputSize
-from transfer.cuts.survey import Fact, TensorLike, survey, survey_whole
+from transfer.cuts.survey import Fact, survey, survey_whole
 from transfer.cuts.tracing import OpaqueError, Record, first_line, in_mode, record
 from transfer.errors import UsageError
 
@@ -99,7 +99,7 @@ def _trace(model: nn.Module, input_size: InputSize) -> Trace:
     paths = {path: node for path, node in found.outputs.items() if path not in (PIXELS, FEATURES)}
     by_name = {path: places[node] for path, node in paths.items() if node in places}
     by_name[FEATURES] = places[found.features]
-    taps = {path: node for path, node in paths.items() if isinstance(facts[node].values[0], TensorLike)}
+    taps = {path: node for path, node in paths.items() if isinstance(facts[node].values[0], torch.Tensor)}
     taps[FEATURES] = found.features
     cost = sum(fact.multiply_adds for fact in facts.values())
     points = [_pixels_point(model, input_size, cost), *(place.point for place in places.values())]

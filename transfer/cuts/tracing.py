@@ -87,7 +87,7 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 class _Tracer(fx.Tracer):
     """Records the graph, and for each module call the node it returned."""
 
-    def __init__(self, leaf_types: set[Any]) -> None:
+    def __init__(self, leaf_types: set[Any], follow_buffers: bool) -> None:
         import torchvision
 
         functions: list[Callable[..., Any]] = []
@@ -101,7 +101,7 @@ class _Tracer(fx.Tracer):
             autowrap_modules=(math, torchvision.ops),  # type: ignore[arg-type]
             autowrap_functions=tuple(functions),
         )
-        self.proxy_buffer_attributes = True
+        self.proxy_buffer_attributes = follow_buffers
         self.outputs: dict[str, fx.Node] = {}
         self.failed: Any = None
 
@@ -135,15 +135,19 @@ class _Tracer(fx.Tracer):
 
 def _record_once(model: nn.Module) -> Record:
     leaf_types: set[Any] = set()
+    follow_buffers = True
     own = set(vars(model))
     while True:
-        tracer = _Tracer(leaf_types)
+        tracer = _Tracer(leaf_types, follow_buffers)
         try:
             graph = tracer.trace(model)
         except Exception as error:  # tracing runs foreign code on stand-ins: any error means "not traceable"
-            if tracer.failed is None or tracer.failed in leaf_types:
+            if tracer.failed is not None and tracer.failed not in leaf_types:
+                leaf_types.add(tracer.failed)  # keep whole what cannot be looked into
+            elif follow_buffers:
+                follow_buffers = False  # DINOv3 branches on a buffer: what it computes from buffers is frozen
+            else:
                 raise OpaqueError(first_line(error)) from error
-            leaf_types.add(tracer.failed)  # keep whole what cannot be looked into
             continue
         finally:
             # The tracer leaves tensors that it met (`torch.tensor(2.0)`) on the model; they go into the record.
