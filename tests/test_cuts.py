@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import itertools
 import warnings
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.cuts import FEATURES, PIXELS, cut, cut_points, read_taps, stage_cuts, tap_names, trace
+from transfer.cuts import FEATURES, PIXELS, CutPoint, cut, cut_points, read_taps, stage_cuts, tap_names, trace
 from transfer.errors import UsageError
 
 # name -> side of the image. The tiny ones run always.
@@ -47,7 +48,6 @@ LARGE = {
     "torchvision/convnext_tiny": 64,
     "torchvision/swin_t": 64,
 }
-BACKBONES = [*TINY, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 IMAGE_SIDE = {**TINY, **LARGE}
 
 
@@ -69,6 +69,12 @@ def backbone(name: str, **settings: object) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
+
+
+@functools.cache
+def tiny(name: str) -> nn.Module:
+    """Return a tiny backbone that several tests share and none changes."""
+    return backbone(name)
 
 
 def torchvision_backbone(architecture: str) -> nn.Module:
@@ -108,19 +114,27 @@ def names(model: nn.Module, side: int = 16) -> list[str]:
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.fixture(scope="module", params=[*TINY, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def network(request: pytest.FixtureRequest) -> tuple[str, nn.Module, dict[CutPoint, tuple[nn.Module, nn.Module]]]:
+    """Each backbone in turn with its parts at every cut; of a large one, those at the ends and some between."""
+    name = request.param
+    size = (3, IMAGE_SIDE[name], IMAGE_SIDE[name])
+    model = tiny(name) if name in TINY else backbone(name)
+    points = cut_points(model, size)
+    assert len(points) >= 6
+    if name in LARGE:
+        points = [*points[: -1 : len(points) // 5], points[-1]]
+    return name, model, {point: cut(model, point.name, size) for point in points}
+
+
 @torch.no_grad()
-def test_prefix_then_suffix_is_the_backbone_bit_for_bit_at_every_cut(name):
-    model, side = backbone(name), IMAGE_SIDE[name]
-    size = (3, side, side)
-    for n_images in (2, 1):
-        x = images(side, n_images)
+def test_prefix_then_suffix_is_the_backbone_bit_for_bit_at_every_cut(network):
+    name, model, parts = network
+    for n_images in (2, 1) if name in TINY else (2,):
+        x = images(IMAGE_SIDE[name], n_images)
         expected = model(x)
         assert torch.isfinite(expected).all()
-        points = cut_points(model, size)
-        assert len(points) >= 6
-        for point in points:
-            prefix, suffix = cut(model, point.name, size)
+        for point, (prefix, suffix) in parts.items():
             crossing = prefix(x)
             before = crossing.clone()
             assert torch.equal(suffix(crossing), expected), point.name
@@ -129,12 +143,10 @@ def test_prefix_then_suffix_is_the_backbone_bit_for_bit_at_every_cut(name):
     assert n_images == 1 or not torch.equal(expected[0], expected[1])
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_the_names_of_both_parts_are_the_names_of_the_backbone_each_once(name):
-    model, side = backbone(name), IMAGE_SIDE[name]
+def test_the_names_of_both_parts_are_the_names_of_the_backbone_each_once(network):
+    _, model, parts = network
     state = model.state_dict(keep_vars=True)
-    for point in cut_points(model, (3, side, side)):
-        prefix, suffix = cut(model, point.name, (3, side, side))
+    for point, (prefix, suffix) in parts.items():
         left, right = prefix.state_dict(keep_vars=True), suffix.state_dict(keep_vars=True)
         assert not left.keys() & right.keys()
         assert left.keys() | right.keys() == state.keys()
@@ -143,10 +155,9 @@ def test_the_names_of_both_parts_are_the_names_of_the_backbone_each_once(name):
         assert sum(parameter.numel() for parameter in prefix.parameters()) == point.parameters_left
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_cuts_are_in_order_and_their_sides_add_up(name):
+def test_cuts_are_in_order_and_their_sides_add_up(network):
+    name, model, _ = network
     side = IMAGE_SIDE[name]
-    model = backbone(name)
     points = cut_points(model, (3, side, side))
     assert [points[0].name, points[-1].name] == [PIXELS, FEATURES]
     assert len({point.name for point in points}) == len(points)
@@ -164,7 +175,7 @@ def test_cuts_are_in_order_and_their_sides_add_up(name):
 
 
 def test_all_block_boundaries_of_a_vit_are_cuts():
-    model = backbone("timm/test_vit")
+    model = tiny("timm/test_vit")
     found = names(model, 160)
     assert [f"blocks.{i}" for i in range(len(model.blocks))] == [name for name in found if name.startswith("blocks")]
 
@@ -188,7 +199,7 @@ def test_a_cut_has_the_name_of_the_outermost_stage_that_ends_there():
 
 
 def test_features_is_the_output_also_where_a_module_in_the_middle_has_that_name():
-    model = backbone("torchvision/squeezenet1_1")
+    model = tiny("torchvision/squeezenet1_1")
     assert "features.12" in names(model, 64)
     assert cut_points(model, (3, 64, 64))[-1].shape == (512,)
 
@@ -205,18 +216,18 @@ def test_features_is_the_output_also_where_a_module_in_the_middle_has_that_name(
 )
 def test_stage_cuts_are_the_stem_and_the_stages(name, stages):
     side = IMAGE_SIDE[name]
-    assert stage_cuts(backbone(name), (3, side, side)) == stages
+    assert stage_cuts(tiny(name), (3, side, side)) == stages
 
 
 def test_an_unknown_cut_names_the_nearest_and_where_they_are_listed():
-    model = backbone("timm/test_resnet")
+    model = tiny("timm/test_resnet")
     with pytest.raises(UsageError, match=r"no cut 'layer9'. Did you mean 'layer\d'\? `transfer backbones test_resnet`"):
         cut(model, "layer9", (3, 64, 64))
 
 
 def test_an_image_size_that_the_backbone_refuses_is_named():
     with pytest.raises(UsageError, match="VisionTransformer does not run on images of 3×50×50") as caught:
-        cut_points(backbone("timm/test_vit"), (3, 50, 50))
+        cut_points(tiny("timm/test_vit"), (3, 50, 50))
     assert "\n" not in str(caught.value)
 
 
@@ -276,7 +287,7 @@ def test_the_receptive_field_is_the_patch_from_which_gradient_arrives():
 
 
 def test_attention_products_count_as_multiply_adds_and_see_the_whole_image():
-    model = backbone("timm/test_vit")
+    model = tiny("timm/test_vit")
     points = {point.name: point for point in cut_points(model, (3, 160, 160))}
     width, n_tokens = points["blocks.0"].shape[1], points["blocks.0"].shape[0]
     hidden = model.blocks[1].mlp.fc1.out_features
@@ -455,7 +466,7 @@ def test_sizes_that_the_crossing_tensor_has_lost_are_kept_as_numbers():
 )
 @torch.no_grad()
 def test_a_cut_works_at_another_image_size_where_the_backbone_does(name, at, side):
-    model = backbone(name)
+    model = tiny(name)
     prefix, suffix = cut(model, at, (3, 64, 64))
     x = images(side)
     assert torch.equal(suffix(prefix(x)), model(x))
@@ -556,6 +567,13 @@ def test_tracing_leaves_the_backbone_as_it_was():
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_backbone_is_traced_in_inference_mode_as_it_is_outside():
+    with torch.inference_mode():
+        inside = trace(backbone("timm/test_resnet"), (3, 64, 64))
+    assert inside.why_opaque == ""
+    assert inside.points == cut_points(tiny("timm/test_resnet"), (3, 64, 64))
+
+
 def test_a_trace_does_not_keep_its_backbone_alive():
     model = backbone("timm/test_resnet")
     trace(model, (3, 64, 64))
@@ -571,7 +589,7 @@ def test_a_trace_does_not_keep_its_backbone_alive():
 @pytest.mark.parametrize("name", ["timm/test_efficientnet", "timm/test_vit", "torchvision/squeezenet1_1"])
 @torch.no_grad()
 def test_all_taps_read_in_one_pass_are_what_hooks_see(name):
-    model, side = backbone(name), IMAGE_SIDE[name]
+    model, side = tiny(name), IMAGE_SIDE[name]
     x = images(side)
     seen: dict[str, torch.Tensor] = {}
     calls: list[str] = []
@@ -608,11 +626,11 @@ def test_alexnets_second_layer_is_read_before_and_after_its_activation(alexnet):
 
 
 def test_a_tap_computes_no_more_than_it_needs():
-    model = backbone("timm/test_resnet")
+    model = tiny("timm/test_resnet")
     taps = read_taps(model, ["layer2"], (3, 64, 64))
     assert not any(name.startswith(("layer3", "layer4")) for name in taps.state_dict())
 
 
 def test_an_unknown_tap_names_the_nearest():
     with pytest.raises(UsageError, match=r"no tap 'layer2.0.bn9'. Did you mean 'layer2.0.bn\d'"):
-        read_taps(backbone("timm/test_resnet"), ["layer2.0.bn9"], (3, 64, 64))
+        read_taps(tiny("timm/test_resnet"), ["layer2.0.bn9"], (3, 64, 64))

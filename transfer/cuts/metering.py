@@ -62,7 +62,8 @@ def _multiply_adds(name: str, args: Any, out: torch.Tensor) -> int:
 # Operations after which each activation depends on the same pixels as before, beside those that PyTorch tags so.
 # fmt: off
 _POINTWISE = frozenset([
-    "hardswish", "rsub", "native_dropout", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
+    "hardswish", "rsub", "native_dropout",
+    "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
     "view", "_unsafe_view", "_reshape_alias", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "alias",
     "clone", "detach", "_to_copy", "copy", "constant_pad_nd",
     "slice", "select", "split", "split_with_sizes", "chunk", "unbind",

@@ -56,8 +56,9 @@ def record(model: nn.Module) -> Record:
         raise OpaqueError("it returns something other than one tensor")
     for node in list(found.graph.nodes):
         if node.op == "call_module" and type(model.get_submodule(node.target)) is nn.Identity:
-            node.replace_all_uses_with(node.args[0])
-            found.outputs = {path: node.args[0] if out is node else out for path, out in found.outputs.items()}
+            (source,) = node.all_input_nodes
+            node.replace_all_uses_with(source)
+            found.outputs = {path: source if out is node else out for path, out in found.outputs.items()}
             found.graph.erase_node(node)
     return found
 
