@@ -22,7 +22,7 @@ from transfer.errors import DataError, UsageError, did_you_mean
 
 HEADS = ("linear-svm", "logistic", "ridge", "frozen")
 
-# 'auto' is 'global'. `bench/scaling.py` on EfficientNet-Lite0 features of the six sets, 10, 25 and 100 images per class, two
+# 'auto' is 'global'. `bench/scaling.py` on EfficientNet-Lite0 features of six sets, 10, 25 and 100 images per class, two
 # draws each: mean test accuracy in %, with the standard error of the difference to 'global':
 #            linear-svm   logistic     ridge
 #   global   82.3         82.5         82.5         centred, one scale: folds
