@@ -46,7 +46,7 @@ _SHARD_ROWS = 2048
 _SHARD_SECONDS = 20.0  # a killed extraction loses no more than this
 _TIMED_RUNS = 2
 # images; below, measuring or rewriting the network costs more than it saves
-_WORTH_MEASURING = 256
+_WORTH_MEASURING = 512
 _WORTH_FUSING = 16
 
 

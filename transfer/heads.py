@@ -22,8 +22,8 @@ from transfer.errors import DataError, UsageError, did_you_mean
 
 HEADS = ("linear-svm", "logistic", "ridge", "frozen")
 
-# 'auto' is 'global'. `bench/scaling.py` on EfficientNet-Lite0 features of six sets, 10, 25 and 100 images per class, two
-# draws each: mean test accuracy in %, with the standard error of the difference to 'global':
+# 'auto' is 'global'. `bench/scaling.py` on EfficientNet-Lite0 features of six sets, 10, 25 and 100 images per class,
+# two draws each: mean test accuracy in %, with the standard error of the difference to 'global':
 #            linear-svm   logistic     ridge
 #   global   82.3         82.5         82.5         centred, one scale: folds
 #   standard 81.0 ± 0.4   81.2 ± 0.3   80.9 ± 0.3   per dimension: folds, but lifts the noise of dead channels
