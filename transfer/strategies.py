@@ -97,7 +97,7 @@ def fit(
         scores["test"] = metrics.evaluate(probabilities, y[test], dataset.classes)
         if parts.cross_validate:
             scores["cross_validation"] = cross_validate(chosen, X, dataset)
-            scores["trust"] = "cross_validation: the test part is small, and this reading covers every image."
+            scores["trust"] = "cross_validation"  # the test part is small, and this reading covers every image
     run = write_run(
         folder,
         recipe=chosen,
