@@ -94,6 +94,16 @@ def test_bfloat16_stays_close() -> None:
     assert torch.cosine_similarity(got, expected).min() > 0.99
 
 
+def test_a_rewrite_that_fails_leaves_the_plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise AttributeError("no such entry in this torch")
+
+    model, images = network("test_resnet"), torch.rand(2, 3, 64, 64)
+    monkeypatch.setattr(fusion, "_pack_convolutions", gone)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(model, images)(images)["features"], model(images), atol=1e-4, rtol=1e-4)
+
+
 def test_a_rewrite_that_computes_something_else_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = network("test_resnet"), torch.rand(2, 3, 64, 64)
     monkeypatch.setattr(fusion, "fuse_conv_bn_eval", lambda convolution, norm: convolution)  # forgets the norm

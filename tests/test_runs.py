@@ -164,6 +164,26 @@ def test_torchvision_networks_make_runs_too(name: str, shapes: Path, tmp_path: P
     assert len(again.predict(sorted(shapes.glob("*/00.png")))) == 3
 
 
+def test_a_run_on_an_earlier_layer_predicts_and_does_not_pose_as_timms(
+    shapes: Path, weights: Path, tmp_path: Path
+) -> None:
+    changes = {"backbone": "test_resnet", "weights": str(weights), "quiet": True, "tap": "layer2"}
+    run = transfer.fit(shapes, out=tmp_path / "tapped", **changes)
+    assert not (run.path / "config.json").exists()
+    assert len(transfer.load_run(run.path).predict(sorted(shapes.glob("*/00.png")))) == 3
+    with pytest.raises(UsageError, match="layer2"):
+        _ = run.model
+
+
+def test_evaluate_scores_the_part_that_fit_reports_on(run, shapes: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for name in ("circle", "square"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(10 if part == "train" else 4):
+                shutil.copy(shapes / name / f"{i:02d}.png", tmp_path / "data" / part / name / f"{part}{i}.png")
+    assert run.evaluate(tmp_path / "data", quiet=True)["n"] == 8
+
+
 def test_a_run_serves_as_weights_for_another(run, shapes: Path) -> None:
     backbone = transfer.load_backbone("test_resnet", run.path)
     assert backbone.weights_hash == run.info["weights"]["sha256"]

@@ -50,7 +50,11 @@ class Backbone:
 
 
 def load_backbone(
-    name: str = DEFAULT, weights: str | Path | None = None, preprocessing: Preprocessing | None = None
+    name: str = DEFAULT,
+    weights: str | Path | None = None,
+    preprocessing: Preprocessing | None = None,
+    *,
+    seed: int = 0,
 ) -> Backbone:
     """Load a pretrained network without its classifier.
 
@@ -64,6 +68,8 @@ def load_backbone(
         ``random`` for random weights, the control. By default the pretrained weights are looked for.
     preprocessing
         Instead of the one that belongs to the weights.
+    seed
+        Of random weights.
 
     Raises
     ------
@@ -75,7 +81,9 @@ def load_backbone(
         The weights are not on this machine and the network does not answer.
     """
     name = full_name(name)
-    model = build(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(name)
     found = default_preprocessing(name)
     if weights == "random":
         source = "random weights"

@@ -7,6 +7,7 @@ threads decode and the device computes.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import dataclasses
@@ -27,7 +28,7 @@ from transfer.backbones import Backbone, load_backbone
 from transfer.cache import ActivationCache, open_cache
 from transfer.dataset import Dataset, Skipped, display, scan
 from transfer.display import table
-from transfer.errors import ArtefactError, DataError, UsageError
+from transfer.errors import ArtefactError, DataError, ResourceError, UsageError
 from transfer.files import (
     atomic_folder,
     atomic_path,
@@ -515,7 +516,9 @@ class _Plans:
         return next((plan for plan in candidates if dataclasses.asdict(plan) == found), None)
 
     def put(self, plan: Plan) -> None:
-        write_json(self.path, {**self._read(), self.key: dataclasses.asdict(plan)})
+        with contextlib.suppress(ResourceError, OSError):  # not worth stopping for: it will be measured again
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, {**self._read(), self.key: dataclasses.asdict(plan)})
 
     def _read(self) -> dict[str, Any]:
         try:

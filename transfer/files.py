@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.errors import ResourceError
+from transfer.errors import ResourceError, UsageError
 
 _TEMPORARY = ".partial"
 
@@ -75,6 +75,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         building.rename(final)
         _sync_folder(final.parent)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise UsageError(f"{final} was made by another process meanwhile. Choose another --out.") from error
         raise cannot_write(final, error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -8,6 +8,7 @@ from 108 to 212 images/s by this (`bench/extract.py` prints what it does here).
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable
 
@@ -25,6 +26,7 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[nn.Module], tuple[str, list[float]
     nn.Sigmoid: lambda _: ("sigmoid", []),
     nn.Tanh: lambda _: ("tanh", []),
 }
+log = logging.getLogger(__name__)
 _NOTHING_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -48,17 +50,24 @@ def fuse(network: fx.GraphModule, example: torch.Tensor, dtype: torch.dtype = to
     fused = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.inference_mode():
         expected = network(example)
-        _drop_what_eval_skips(fused)
-        _fold_batchnorm(fused)
-        if example.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            _record_shapes(fused, example)
-            fused.to(dtype)
-            _pack_convolutions(fused)
-        else:
-            fused.to(dtype).to(memory_format=torch.channels_last)
-        if _close(fused(channels_last(example, dtype)), expected, dtype):
-            return fused
+        try:
+            _rewrite(fused, example, dtype)
+            if _close(fused(channels_last(example, dtype)), expected, dtype):
+                return fused
+        except (RuntimeError, NotImplementedError, AttributeError) as error:  # oneDNN's entries are torch's own affair
+            log.debug("Not rewritten: %s", error)
     return copy.deepcopy(network).to(dtype).to(memory_format=torch.channels_last)
+
+
+def _rewrite(network: fx.GraphModule, example: torch.Tensor, dtype: torch.dtype) -> None:
+    _drop_what_eval_skips(network)
+    _fold_batchnorm(network)
+    if example.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        _record_shapes(network, example)
+        network.to(dtype)
+        _pack_convolutions(network)
+    else:
+        network.to(dtype).to(memory_format=torch.channels_last)
 
 
 def channels_last(batch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -72,7 +72,11 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
         There is no such recipe, or a key or value in it is wrong; the message says which and names the nearest key.
     """
     path = find_recipe(str(name or DEFAULT))
-    values = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read recipe {path}: {error}.") from None
+    values = _read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UsageError(f"Recipe {path} should be a list of `key: value` lines.")
     values.update({key: value for key, value in changes.items() if value is not None})

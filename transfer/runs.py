@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Split, display, scan, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
-from transfer.features import Runner, extract, versions
+from transfer.features import FEATURES, Runner, extract, stop_on_bad, versions
 from transfer.files import atomic_folder, require_writable, sha256, write_csv, write_json, write_tensors, write_text
 from transfer.heads import FittedHead, LinearHead
 from transfer.images import MAX_PIXELS, Preprocessing
@@ -124,6 +125,8 @@ class Run:
     @property
     def model(self) -> nn.Module:
         """The whole network, from normalised images (N, 3, S, S) to calibrated log-odds (N, C)."""
+        if self.info["tap"] != FEATURES:
+            raise UsageError(f"{self.info['model']['why_not_timm']} Use run.predict.")
         if self.head.folds:
             weight, bias = self.head.folded()
             return backbones.with_head(self.backbone, torch.from_numpy(weight), torch.from_numpy(bias))
@@ -184,8 +187,8 @@ class Run:
     def evaluate(self, data: str | Path | Dataset, *, device: str = "auto", quiet: bool = False) -> dict[str, Any]:
         """Score the run on other labelled images; classes are matched by name.
 
-        Where `data` has a test part, that part is scored, otherwise all of it. Images that the run was fitted on are
-        counted in ``n_seen_in_training``; the numbers are then no estimate for new images.
+        Where `data` has a test part, or one other beside train, that part is scored, otherwise all of it. Images that
+        the run was fitted on are counted in ``n_seen_in_training``; the numbers are then no estimate for new images.
 
         Raises
         ------
@@ -193,8 +196,10 @@ class Run:
             A class of the data is unknown to the run.
         """
         dataset = data if isinstance(data, Dataset) else scan(data, min_classes=1)
-        if (dataset.parts == "test").any():
-            dataset = dataset.subset(np.flatnonzero(dataset.parts == "test"))
+        given = set(dataset.parts) - {"", "train"}
+        if given:
+            reported = "test" if "test" in given else given.pop()  # as `fit` reports on the other part of two
+            dataset = dataset.subset(np.flatnonzero(dataset.parts == reported))
         here = {dataset.classes[i] for i in np.unique(dataset.labels)}
         if unknown := sorted(here - set(self.classes)):
             raise DataError(
@@ -204,6 +209,7 @@ class Run:
             )
         extraction = extract(dataset, self.backbone, (self.info["tap"],), device=device, progress=Progress(quiet))
         dataset = extraction.dataset
+        stop_on_bad(dataset, "skip", self.recipe.data.max_bad_share)
         position = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([position[dataset.classes[label]] for label in dataset.labels])
         probabilities = self.head.probabilities(extraction.rows(self.info["tap"]))
@@ -247,6 +253,8 @@ def load_run(path: str | Path) -> Run:
     if not (path / "run.json").is_file():
         raise ArtefactError(f"{path} is not a run folder: it has no run.json. `transfer fit DATA` makes one.")
     info = _read_json(path / "run.json")
+    if not isinstance(info, dict) or not {"classes", "model", "backbone", "tap", "preprocessing"} <= info.keys():
+        raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
     if info.get("format") != _FORMAT or info.get("status") != _COMPLETE:
         raise ArtefactError(f"{path} is not a complete run of this version ({info.get('format')}). Fit again.")
     return Run(path, info)
@@ -291,7 +299,7 @@ def write_run(
     with atomic_folder(folder) as building:
         write_text(building / "recipe.yaml", dump_recipe(recipe))
         write_split(building / "split.csv", dataset, split)
-        model_info = _write_model(building, backbone, fitted.head, dataset.classes)
+        model_info = _write_model(building, backbone, fitted.head, dataset.classes, recipe.tap)
         _write_predictions(building, dataset, split, test_probabilities)
         write_json(building / "metrics.json", scores)
         write_json(
@@ -332,32 +340,30 @@ def write_run(
     return load_run(folder)
 
 
-def check_model(run: Run, extraction_rows: np.ndarray, paths: Sequence[str], tolerance: float = 0.02) -> float:
-    """Run the saved model as its users will on a few images; return the largest difference of probabilities.
-
-    `extraction_rows` are the features on which the head was fitted, perhaps computed in a narrower type.
+def check_head(run: Run, head: LinearHead, rows: np.ndarray, tolerance: float = 1e-4) -> None:
+    """Read the saved head back and compare it with the fitted one on some rows of features; on failure drop the run.
 
     Raises
     ------
     ArtefactError
         The saved model does not predict what was measured.
     """
-    if not paths:
-        return 0.0
-    expected = run.head.probabilities(extraction_rows)
-    difference = float(np.abs(run.predict(list(paths), exact=True).probabilities - expected).max())
-    if difference > tolerance:
-        raise ArtefactError(
-            f"{run.path}: the saved model differs from the fitted one by {difference:.3f}. Use --exact."
-        )
-    return difference
+    difference = float(np.abs(run.head.probabilities(rows) - head.probabilities(rows)).max(initial=0.0))
+    if not difference <= tolerance:
+        shutil.rmtree(run.path)
+        raise ArtefactError(f"The saved model differs from the fitted one by {difference:.3g}. Please report this.")
 
 
-def _write_model(folder: Path, backbone: Backbone, head: LinearHead, classes: Sequence[str]) -> dict[str, Any]:
+def _write_model(
+    folder: Path, backbone: Backbone, head: LinearHead, classes: Sequence[str], tap: str
+) -> dict[str, Any]:
     """Write model.safetensors and config.json, in timm's layout where timm can build the network with this head."""
     name, reason = "head", ""
     weight, bias = (head.weight, head.bias)
-    if head.folds:
+    if tap != FEATURES:
+        weight, bias = weight / head.temperature, bias / head.temperature
+        reason = f"The head reads {tap!r}, not the features that the network ends in."
+    elif head.folds:
         weight, bias = head.folded()
         try:
             _, name = backbones.classifier_network(backbone.name, len(classes), backbone.n_features)

@@ -14,13 +14,12 @@ import numpy as np
 from transfer import metrics
 from transfer.backbones import load_backbone
 from transfer.dataset import Dataset, Split, draw_split, read_split, scan
+from transfer.errors import UsageError
 from transfer.features import extract, stop_on_bad
 from transfer.heads import FittedHead, assign_folds, fit_head
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
-from transfer.runs import Run, check_model, reserve, write_run
-
-_N_CHECKED = 8  # images on which the saved model is compared with the fitted one
+from transfer.runs import Run, check_head, reserve, write_run
 
 
 def fit(
@@ -60,6 +59,8 @@ def fit(
     """
     progress = Progress(quiet)
     clock = _Clock()
+    if isinstance(recipe, Recipe) and (settings or changes):
+        raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
     with clock.time("scan"):
         dataset = data if isinstance(data, Dataset) else scan(data)
@@ -67,7 +68,7 @@ def fit(
     if split is not None:
         read_split(split, dataset, seed=chosen.seed, before_decoding=True)  # before the slow part
     with clock.time("load backbone"):
-        backbone = load_backbone(chosen.backbone, chosen.weights)
+        backbone = load_backbone(chosen.backbone, chosen.weights, seed=chosen.seed)
     with clock.time("features"):
         extraction = extract(
             dataset,
@@ -109,8 +110,7 @@ def fit(
         test_probabilities=probabilities,
         seconds=clock.seconds,
     )
-    checked = test[:_N_CHECKED]
-    check_model(run, X[checked], [dataset.paths[i] for i in checked])
+    check_head(run, fitted.head, X[test])
     return run
 
 
