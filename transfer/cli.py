@@ -125,7 +125,7 @@ def features(
 
     Row i of every array is line i of index.csv.
     """
-    from transfer.backbones import load_backbone
+    from transfer.backbones import DEFAULT, load_backbone
     from transfer.dataset import scan
     from transfer.errors import UsageError
     from transfer.features import FEATURES, check_features, extract, stop_on_bad, write_features
@@ -142,7 +142,7 @@ def features(
         raise UsageError(f"{out} exists. Choose another --out, or delete it.")
     extraction = extract(
         scan(data),
-        load_backbone(backbone or "tf_efficientnet_lite0", weights),
+        load_backbone(backbone or DEFAULT, weights),
         taps or (FEATURES,),
         pool=pool,
         dtype=dtype,

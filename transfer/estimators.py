@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from transfer.backbones import Backbone, load_backbone
+from transfer.backbones import DEFAULT, Backbone, load_backbone
 from transfer.errors import DataError, UsageError
 from transfer.features import FEATURES, Runner, extract
 from transfer.files import sha256
@@ -40,7 +40,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = DEFAULT,
         *,
         weights: str | None = None,
         tap: str = FEATURES,
@@ -104,7 +104,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self,
         strategy: str = "linear-svm",
         *,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = DEFAULT,
         weights: str | None = None,
         tap: str = FEATURES,
         scaling: str = "auto",

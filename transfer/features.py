@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from transfer import __version__, cuts, fusion, machine
-from transfer.backbones import Backbone, load_backbone
+from transfer.backbones import DEFAULT, Backbone, load_backbone
 from transfer.cache import ActivationCache, open_cache
 from transfer.dataset import Dataset, Skipped, display, scan
 from transfer.display import table
@@ -101,7 +101,7 @@ class Features:
 
 def extract_features(
     data: str | Path | Dataset,
-    backbone: str | Backbone = "tf_efficientnet_lite0",
+    backbone: str | Backbone = DEFAULT,
     tap: str = FEATURES,
     *,
     weights: str | Path | None = None,
