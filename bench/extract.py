@@ -131,21 +131,19 @@ def _ours(arguments: argparse.Namespace) -> None:
 
 def _limits(arguments: argparse.Namespace) -> None:
     """Measure the network on images in memory, and decoding without a network, on all cores."""
-    import torch
-
     from transfer import backbones, dataset, features, images
+    from transfer.features import running
 
     images_here = dataset.scan(arguments.folders[0])
     backbone = backbones.load_backbone()
     with tempfile.TemporaryDirectory() as cache:
-        runner = features.Runner(
-            backbone, ["features"], "average", arguments.exact, torch.device("cpu"), len(images_here), Path(cache)
-        )
+        plans = features.Plans(backbone, ["features"], "cpu", arguments.exact, Path(cache))
+        runner = features.Runner(backbone, ["features"], plans, exact=arguments.exact, n_images=len(images_here))
     size = runner.plan.batch_size
     views = images.stack([images.load_view(p, backbone.preprocessing) for p in images_here.paths[:size]])
 
     def network(_: int) -> int:
-        runner._forward((list(range(size)), views, []))
+        runner.forward(running.Loaded(list(range(size)), views, []))
         return size
 
     def decode(i: int) -> int:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -15,9 +16,9 @@ from PIL import Image
 
 from transfer import features
 from transfer.backbones import load_backbone
-from transfer.dataset import scan
-from transfer.errors import ArtefactError, DataError, UsageError
-from transfer.features import check_features, extract, extract_features, stop_on_bad, write_features
+from transfer.dataset import scan, stop_on_bad
+from transfer.errors import ArtefactError, DataError, ResourceError, UsageError
+from transfer.features import check_features, export_features, extract, extract_features, planning, write_features
 from transfer.images import load_view, normalise
 from transfer.progress import Progress
 
@@ -53,7 +54,7 @@ def test_rows_are_what_the_network_says_about_each_image(shapes: Path, backbone)
 def test_the_second_extraction_runs_no_network(shapes: Path, backbone, tmp_path: Path, monkeypatch) -> None:
     first = extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
     assert first.n_computed == 60
-    monkeypatch.setattr(features, "Runner", None)
+    monkeypatch.setattr(features.extracting, "Runner", None)
     again = extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
     assert again.n_computed == 0
     np.testing.assert_array_equal(again.rows(), first.rows())
@@ -107,8 +108,9 @@ def test_too_many_unreadable_images_stop_the_run(folder: Path, backbone, tmp_pat
 
 def test_several_taps_come_from_one_pass_and_maps_can_be_kept(shapes: Path, backbone, tmp_path: Path) -> None:
     taps = ("layer2", "layer4", "features")
-    found = extract(scan(shapes), backbone, taps, cache=tmp_path, progress=QUIET)
-    maps = extract(scan(shapes), backbone, ("layer2",), pool="none", dtype="float16", cache=tmp_path, progress=QUIET)
+    settings = {"exact": True, "cache": tmp_path, "progress": QUIET}
+    found = extract(scan(shapes), backbone, taps, **settings)
+    maps = extract(scan(shapes), backbone, ("layer2",), pool="none", dtype="float16", **settings)
     assert maps.rows("layer2").ndim == 4
     assert maps.rows("layer2").dtype == np.float16
     pooled = maps.rows("layer2").astype(np.float32).mean((2, 3))
@@ -163,26 +165,96 @@ def test_float16_is_half_the_size(shapes: Path, backbone, tmp_path: Path) -> Non
     np.testing.assert_allclose(X, extraction.rows(), rtol=1e-3, atol=1e-3)
 
 
-def test_the_plan_that_was_measured_is_remembered(shapes: Path, backbone, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(features.machine, "narrow_types", lambda device: ["bfloat16"])
-    monkeypatch.setattr(features, "_WORTH_MEASURING", 1)
-    timed: list[tuple[str, int]] = []
+@pytest.fixture
+def bfloat16_is_twice_as_fast(monkeypatch) -> list[features.Plan]:
+    """Let every plan be worth measuring, and return those that were."""
+    timed: list[features.Plan] = []
 
-    def bfloat16_is_faster(self: features.Runner, plan: features.Plan) -> float:
-        timed.append((plan.dtype, plan.batch_size))
+    def speed(self: features.Runner, plan: features.Plan) -> float:
+        timed.append(plan)
         return plan.batch_size * (2.0 if plan.dtype == "bfloat16" else 1.0)
 
-    monkeypatch.setattr(features.Runner, "_images_per_second", bfloat16_is_faster)
+    monkeypatch.setattr(planning.machine, "narrow_types", lambda device: ["bfloat16"])
+    monkeypatch.setattr(planning, "_WORTH_MEASURING", 1)
+    monkeypatch.setattr(planning, "_SHARE", 1e9)
+    monkeypatch.setattr(features.Runner, "_images_per_second", speed)
+    return timed
+
+
+def test_the_plan_that_was_measured_is_remembered(
+    shapes: Path, backbone, tmp_path: Path, bfloat16_is_twice_as_fast: list[features.Plan]
+) -> None:
+    timed = bfloat16_is_twice_as_fast
     first = extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
-    assert (first.plan.dtype, first.plan.batch_size) == ("bfloat16", 8)
-    assert sorted(timed) == [(dtype, size) for dtype in ("bfloat16", "float32") for size in (4, 8)]
+    assert (first.plan.dtype, first.plan.batch_size, first.plan.layout) == ("bfloat16", 16, "channels_last")
+    assert {plan.dtype for plan in timed} == {"bfloat16", "float32"}
+    assert {plan.batch_size for plan in timed} == {4, 8, 16}
+    assert {plan.layout for plan in timed} == {"channels_last", "contiguous"}
+    assert len(timed) == len(set(timed))
     shutil.rmtree(tmp_path / "activations")
+    n_timed = len(timed)
     assert extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET).plan == first.plan
-    assert len(timed) == 4
+    assert len(timed) == n_timed
     exact = extract(scan(shapes), backbone, exact=True, cache=tmp_path, progress=QUIET)
-    assert exact.plan.dtype == "float32"
+    assert exact.plan.dtype == exact.computed_in == "float32"
     a, b = exact.rows(), first.rows()
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.99
+
+
+def test_measuring_takes_a_small_share_of_the_job(shapes: Path, backbone, tmp_path: Path, monkeypatch) -> None:
+    plans = planning.Plans(backbone, ["features"], "cpu", False, tmp_path)
+    timed = []
+
+    def slow(plan: features.Plan) -> float:
+        timed.append(plan)
+        time.sleep(0.05)
+        return 1000.0
+
+    assert plans.choose(600, slow) == plans.usual  # a job of 0.6 s: 0.03 s of measuring
+    assert len(timed) == 2  # the first tells how long the job is
+    plans.choose(100_000, slow)
+    assert len(timed) > 4
+
+
+def test_a_plan_that_does_not_fit_into_memory_is_not_taken(backbone, tmp_path: Path) -> None:
+    plans = planning.Plans(backbone, ["features"], "cpu", True, tmp_path)
+    fits = plans.choose(10_000, lambda plan: 0.0 if plan.batch_size >= 8 else 50.0)
+    assert fits.batch_size == 4
+
+
+def test_rows_of_two_types_are_never_mixed(folder: Path, backbone, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(planning.machine, "narrow_types", lambda device: [])
+    few = extract(scan(folder), backbone, cache=tmp_path, progress=QUIET)
+    monkeypatch.setattr(planning.machine, "narrow_types", lambda device: ["bfloat16"])
+    same = extract(scan(folder), backbone, cache=tmp_path, progress=QUIET)
+    assert (same.n_computed, same.computed_in) == (0, "float32")  # all there: nothing is computed again
+    np.testing.assert_array_equal(same.rows(), few.rows())
+    Image.new("RGB", (64, 64), "red").save(folder / "circle/new.png")
+    more = extract(scan(folder), backbone, cache=tmp_path, progress=QUIET)
+    assert (more.n_computed, more.computed_in) == (61, "bfloat16")
+
+
+def test_an_image_over_the_limit_is_not_answered_from_the_cache(shapes: Path, backbone, tmp_path: Path) -> None:
+    extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
+    with pytest.raises(DataError, match="megapixels"):
+        extract(scan(shapes), backbone, max_pixels=100, cache=tmp_path, progress=QUIET)
+
+
+def test_too_little_space_is_noticed_before_the_work_is_done(
+    shapes: Path, backbone, tmp_path: Path, monkeypatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(ResourceError, match="Disk full: .* needs .* are free"):
+        extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
+
+
+def test_an_export_in_one_call_refuses_before_it_works(shapes: Path, backbone, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("precious")
+    monkeypatch.setattr(features.exporting, "extract", None)
+    with pytest.raises(UsageError, match="exists"):
+        export_features(shapes, tmp_path / "out", backbone, quiet=True)
 
 
 @pytest.mark.slow
@@ -192,7 +264,7 @@ def test_a_killed_extraction_goes_on_where_it_was(folder: Path, tmp_path: Path) 
         noise = rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
         Image.fromarray(noise).save(folder / f"circle/more{i}.png")
     code = (
-        "import sys; from transfer import features; features._SHARD_ROWS = 16\n"
+        "import sys; from transfer.features import extracting; extracting._SHARD_ROWS = 16\n"
         "from transfer.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
     )
     command = [sys.executable, "-c", code, "features", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
@@ -234,3 +306,18 @@ def test_real_torchvision_weights_give_useful_features(shared: Path, tmp_path: P
     train = found.dataset.parts == "train"
     head = LogisticRegression(max_iter=2000).fit(found.X[train], found.y[train])
     assert head.score(found.X[~train], found.y[~train]) > 0.85
+
+
+@pytest.mark.slow
+def test_a_transformer_in_each_layout_and_number_of_threads_says_the_same(shapes: Path, tmp_path: Path) -> None:
+    vit = load_backbone("test_vit", "random")
+    plans = planning.Plans(vit, ["features"], "cpu", True, tmp_path)
+    paths = scan(shapes).paths
+    seen = []
+    for layout, n_workers, n_threads in (("channels_last", 2, 1), ("contiguous", 1, 2)):
+        settings = {"layout": layout, "n_workers": n_workers, "n_threads": n_threads}
+        plans.speeds = {dataclasses.replace(plans.usual, **settings): 1.0}
+        runner = features.Runner(vit, ["features"], plans, exact=True, n_images=60)
+        assert runner.plan.layout == layout
+        seen.append(np.concatenate([batch.rows["features"] for batch in runner.run(paths)]))
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-4 * np.abs(seen[0]).max())

@@ -80,14 +80,6 @@ def test_json_takes_numpy_and_refuses_nan(tmp_path: Path) -> None:
         files.write_json(tmp_path / "a.json", {"x": float("nan")})
 
 
-def test_an_array_is_written_without_pickle(tmp_path: Path) -> None:
-    files.write_array(tmp_path / "a.npy", np.arange(5))
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), np.arange(5))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        files.write_array(tmp_path / "b.npy", np.array([object()]))
-    assert not (tmp_path / "b.npy").exists()
-
-
 def test_the_cache_has_a_place_even_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TRANSFER_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)

@@ -26,7 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("runs") / "shapes"
-    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), quiet=True)
+    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), exact=True, quiet=True)
 
 
 def test_a_run_folder_has_everything_in_plain_files(run) -> None:

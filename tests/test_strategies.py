@@ -12,6 +12,7 @@ import transfer
 from transfer import features
 from transfer.backbones import build
 from transfer.errors import ArtefactError, DataError, ResourceError, UsageError
+from transfer.features import planning
 
 HEADS = ("linear-svm", "logistic", "ridge", "frozen")
 
@@ -104,9 +105,9 @@ def test_the_second_fit_runs_no_network_for_its_features(shapes: Path, tiny: dic
 
 def test_features_in_bfloat16_give_a_run_too(shapes: Path, tiny: dict, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "not/yet/there"))
-    monkeypatch.setattr(features, "_WORTH_MEASURING", 1)
-    monkeypatch.setattr(features.machine, "narrow_types", lambda device: ["bfloat16"])
-    monkeypatch.setattr(features.Runner, "_images_per_second", lambda self, plan: plan.dtype == "bfloat16")
+    monkeypatch.setattr(planning, "_WORTH_MEASURING", 1)
+    monkeypatch.setattr(planning.machine, "narrow_types", lambda device: ["bfloat16"])
+    monkeypatch.setattr(features.Runner, "_images_per_second", lambda self, plan: float(plan.dtype == "bfloat16"))
     run = transfer.fit(shapes, out=tmp_path / "run", **tiny)
     assert run.metrics["test"]["accuracy"] > 0.5
 

@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer.backbones import load_backbone
-    from transfer.dataset import scan
+    from transfer.dataset import from_lists, scan
     from transfer.estimators import FeatureExtractor, TransferClassifier
-    from transfer.features import extract_features
+    from transfer.features import check_features, export_features, extract_features
     from transfer.recipe import Recipe, load_recipe
     from transfer.runs import Run, load_run
-    from transfer.strategies import fit
+    from transfer.strategies import fit, inspect
 
 __version__ = "0.1.0"
 
 # public name -> module; loaded when first used, since torch takes seconds
 _HOME = {
     "fit": "strategies",
+    "inspect": "strategies",
     "load_run": "runs",
     "Run": "runs",
     "extract_features": "features",
+    "export_features": "features",
+    "check_features": "features",
     "load_backbone": "backbones",
     "scan": "dataset",
+    "from_lists": "dataset",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "TransferClassifier": "estimators",
@@ -35,8 +39,12 @@ __all__ = [
     "Recipe",
     "Run",
     "TransferClassifier",
+    "check_features",
+    "export_features",
     "extract_features",
     "fit",
+    "from_lists",
+    "inspect",
     "load_backbone",
     "load_recipe",
     "load_run",

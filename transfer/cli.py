@@ -125,12 +125,10 @@ def features(
 
     Row i of every array is line i of index.csv.
     """
-    from transfer.backbones import DEFAULT, load_backbone
-    from transfer.dataset import scan
+    from transfer.backbones import DEFAULT
     from transfer.errors import UsageError
-    from transfer.features import FEATURES, check_features, extract, stop_on_bad, write_features
+    from transfer.features import FEATURES, check_features, export_features
     from transfer.images import MAX_PIXELS
-    from transfer.progress import Progress
 
     if check:
         manifest = check_features(check)
@@ -138,21 +136,20 @@ def features(
         return
     if not data or not out:
         raise UsageError("Give DATA and --out DIR, or --check DIR.")
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise UsageError(f"{out} exists. Choose another --out, or delete it.")
-    extraction = extract(
-        scan(data),
-        load_backbone(backbone or DEFAULT, weights),
+    manifest = export_features(
+        data,
+        out,
+        backbone or DEFAULT,
         taps or (FEATURES,),
+        weights=weights,
         pool=pool,
         dtype=dtype,
         exact=bool(exact),
         device=device or "auto",
+        on_bad=on_bad or "skip",
         max_pixels=max_pixels or MAX_PIXELS,
-        progress=Progress(quiet),
+        quiet=quiet,
     )
-    stop_on_bad(extraction.dataset, on_bad or "skip", 0.05)
-    manifest = write_features(extraction, out, dtype)
     for tap, shape in manifest["taps"].items():
         click.echo(f"{Path(out) / tap}.npy  {' x '.join(map(str, shape))} {dtype}")
     _print_left_out(manifest["unreadable"])
@@ -161,12 +158,27 @@ def features(
 @cli.command()
 @click.argument("run", type=click.Path())
 @click.argument("data", type=click.Path())
-@_common("device", "json", "quiet")
-def evaluate(run: str, data: str, device: str | None, as_json: bool, quiet: bool) -> None:
+@_common("device", "on_bad", "max_pixels", "json", "quiet")
+def evaluate(
+    run: str,
+    data: str,
+    device: str | None,
+    on_bad: str | None,
+    max_pixels: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Score a run on labelled images that it has not seen."""
+    from transfer.images import MAX_PIXELS
     from transfer.runs import load_run
 
-    scores = load_run(run).evaluate(data, device=device or "auto", quiet=quiet)
+    scores = load_run(run).evaluate(
+        data,
+        device=device or "auto",
+        on_bad=on_bad or "skip",
+        max_pixels=max_pixels or MAX_PIXELS,
+        quiet=quiet,
+    )
     if as_json:
         _print_json(scores)
         return
@@ -234,22 +246,10 @@ def predict(
 @_common("max_pixels", "json", "quiet")
 def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as_json: bool, quiet: bool) -> None:
     """Describe a dataset: classes, sizes, unreadable files, duplicates, and what `fit` would do."""
-    from transfer.dataset import describe, draw_split, scan
-    from transfer.features import decode_all
     from transfer.images import MAX_PIXELS
-    from transfer.progress import Progress
-    from transfer.recipe import load_recipe
-    from transfer.strategies import describe_plan
+    from transfer.strategies import inspect
 
-    dataset = scan(data)
-    progress = Progress(quiet)
-    with progress.task("Decoding every image", len(dataset)) as advance:
-        pixels, bad = decode_all(dataset.paths, max_pixels or MAX_PIXELS, advance)
-    dataset = dataset.without(bad)
-    split = draw_split(dataset, seed=seed)
-    description = describe(dataset, split)
-    description["pixels"] = pixels
-    description["plan"] = describe_plan(load_recipe(recipe), dataset, split)
+    description = inspect(data, recipe, seed=seed, max_pixels=max_pixels or MAX_PIXELS, quiet=quiet)
     if as_json:
         _print_json(description)
     else:
@@ -418,10 +418,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _fail("Interrupted. What was computed is in the cache; the same command goes on from there.", 130)
     except click.ClickException as error:
-        if _wants_traceback():
-            raise
-        error.show()
-        code = error.exit_code
+        code = _fail(_one_line(error), error.exit_code)
     except MemoryError:
         code = _fail("Out of memory. Choose a smaller backbone, or run on a machine with more.", 5)
     sys.exit(code if isinstance(code, int) else 0)
@@ -432,6 +429,13 @@ def _fail(message: str, code: int) -> int:
         raise
     click.echo(f"transfer: {message}", err=True)
     return code
+
+
+def _one_line(error: click.ClickException) -> str:
+    """Return what click has to say, and where to read on, in one line as all errors."""
+    message = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message.rstrip('.')}. `{context.command_path} --help` says more." if context else message
 
 
 def _wants_traceback() -> bool:

@@ -12,10 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from transfer.backbones import DEFAULT, Backbone, load_backbone
 from transfer.errors import DataError, UsageError
-from transfer.features import FEATURES, Runner, extract
+from transfer.features import FEATURES, Plans, Runner, extract
 from transfer.files import sha256
 from transfer.heads import HEADS, fit_head
-from transfer.machine import pick_device
 from transfer.progress import Progress
 
 
@@ -195,7 +194,7 @@ def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, 
     """Return features in the order of `images`: from the cache for files, computed for pixels in memory."""
     if all(isinstance(image, (str, Path)) for image in images):
         return _features_of_files([str(image) for image in images], backbone, tap, exact, device)
-    runner = Runner(backbone, [tap], "average", exact, pick_device(device), len(images))
+    runner = Runner(backbone, [tap], Plans(backbone, [tap], device, exact), exact=exact, n_images=len(images))
     rows = []
     for _, features, bad in runner.run(images):
         if bad:

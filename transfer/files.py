@@ -110,12 +110,6 @@ def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterabl
     write_text(path, table.getvalue())
 
 
-def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
-    """Write one array as .npy, without pickle, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as target:
-        np.save(target, array, allow_pickle=False)
-
-
 def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, Any], metadata: dict[str, str] | None = None
 ) -> None:
@@ -153,8 +147,27 @@ def reserve_space(target: io.BufferedWriter, n_bytes: int) -> None:
     """Take `n_bytes` of the disk for an open file now, so that a full disk is noticed before the work is done."""
     require_space(Path(target.name).parent, n_bytes)
     if n_bytes and hasattr(os, "posix_fallocate"):
-        with contextlib.suppress(OSError):  # some file systems have no such call; writing will tell
+        try:
             os.posix_fallocate(target.fileno(), 0, n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # file systems without such a call
+                raise
+
+
+def require_new(folder: str | os.PathLike[str]) -> None:
+    """Make sure that a new folder can be made, by a trial write beside it; nothing is left behind.
+
+    Raises
+    ------
+    UsageError
+        There is something of that name already, other than an empty folder.
+    ResourceError
+        The place cannot be written to.
+    """
+    folder = Path(folder)
+    if (folder.is_symlink() or folder.exists()) and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists. Choose another --out, or delete it.")
+    require_writable(_existing(folder.parent))
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:

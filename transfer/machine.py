@@ -1,18 +1,21 @@
-"""Machine: what this computer has, and how to use it: device, cores, memory that is kept."""
+"""Machine: what this computer has, and how to use it: device, cores, memory that is kept, versions."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
+from transfer import __version__
 from transfer.errors import UsageError
 
 # glibc's malloc.h
@@ -37,9 +40,25 @@ def keep_memory() -> bool:
 
 
 def count_cores() -> int:
-    """Return how many CPU cores this process may use."""
+    """Return how many CPU cores this process may use, a container's share of them included."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    share = _container_share()
+    return max(1, min(n_cores, math.ceil(share))) if share else n_cores
+
+
+def _container_share(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return how many cores' worth of time Linux's control groups grant, None without a limit."""
+    for file, values in (
+        ("cpu.max", None),
+        ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"),
+    ):  # version 2, version 1
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            words = (root / file).read_text().split()
+            words += (root / values).read_text().split() if values else []
+            quota, period = float(words[0]), float(words[1])  # "max 100000" is no number
+            return quota / period if quota > 0 else None
+    return None
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -64,6 +83,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """Return the name of the processor or graphics card that computes, with the number of cores of a processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{describe_processor()}, {count_cores()} cores, {device.type}"
+
+
 def describe_processor() -> str:
     """Return the processor's name as far as the system tells it, for records of what a speed was measured on."""
     if sys.platform.startswith("linux"):
@@ -81,7 +107,8 @@ def narrow_types(device: torch.device) -> list[str]:
     """
     if device.type == "cpu":
         return ["bfloat16"] if bfloat16_may_pay() else []
-    return ["bfloat16"] if device.type == "cuda" and torch.cuda.is_bf16_supported() else []
+    # from Ampere on; older cards only emulate it
+    return ["bfloat16"] if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8 else []
 
 
 @functools.cache
@@ -103,6 +130,29 @@ def bfloat16_may_pay() -> bool:
     return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was told; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@contextlib.contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Keep CUDA from computing float32 in TF32, which has 10 bits of mantissa, inside the block."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @contextlib.contextmanager
 def torch_threads(n_threads: int) -> Iterator[None]:
     """Set torch's threads per operation inside the block."""
@@ -112,3 +162,11 @@ def torch_threads(n_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes the numbers."""
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pillow")
+    return {"transfer": __version__, **{name: version(name) for name in names}}

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +18,14 @@ from torch import nn
 
 from transfer import backbones, metrics
 from transfer.backbones import Backbone
-from transfer.dataset import Dataset, Split, display, scan, write_split
+from transfer.dataset import Dataset, Source, Split, display, scan, stop_on_bad, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
-from transfer.features import FEATURES, Runner, extract, stop_on_bad, versions
-from transfer.files import atomic_folder, require_writable, sha256, write_csv, write_json, write_tensors, write_text
+from transfer.features import FEATURES, Plans, Runner, extract
+from transfer.files import atomic_folder, require_new, sha256, write_csv, write_json, write_tensors, write_text
 from transfer.heads import FittedHead, LinearHead
 from transfer.images import MAX_PIXELS, Preprocessing
-from transfer.machine import describe_processor, pick_device
+from transfer.machine import describe_processor, versions
 from transfer.progress import Progress
 from transfer.recipe import Recipe, dump_recipe
 
@@ -151,7 +152,7 @@ class Run:
         images: Sequence[Any] | str | Path,
         *,
         device: str = "auto",
-        exact: bool = False,
+        exact: bool | None = None,
         max_pixels: int = MAX_PIXELS,
         quiet: bool = True,
     ) -> Predictions:
@@ -161,6 +162,8 @@ class Run:
         ----------
         images
             Paths, PIL images or uint8 arrays (height, width, 3); one path stands for a list of one.
+        exact
+            Compute in float32 throughout; by default as the run was fitted.
 
         Returns
         -------
@@ -173,8 +176,10 @@ class Run:
         probabilities: list[np.ndarray] = []
         unreadable: list[tuple[str, str]] = []
         tap = self.info["tap"]
+        exact = self.recipe.exact if exact is None else exact
         with Progress(quiet).task("Predicting", len(sources)) as advance:
-            runner = Runner(self.backbone, [tap], "average", exact, pick_device(device), len(sources))
+            plans = Plans(self.backbone, [tap], device, exact)
+            runner = Runner(self.backbone, [tap], plans, exact=exact, n_images=len(sources))
             for positions, rows, bad in runner.run(sources, max_pixels):
                 if positions:
                     good += positions
@@ -184,7 +189,15 @@ class Run:
         stacked = np.concatenate(probabilities) if probabilities else np.zeros((0, len(self.classes)))
         return Predictions([names[i] for i in good], self.classes, stacked, unreadable)
 
-    def evaluate(self, data: str | Path | Dataset, *, device: str = "auto", quiet: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: Source,
+        *,
+        device: str = "auto",
+        on_bad: str = "skip",
+        max_pixels: int = MAX_PIXELS,
+        quiet: bool = False,
+    ) -> dict[str, Any]:
         """Score the run on other labelled images; classes are matched by name.
 
         Where `data` has a test part, or one other beside train, that part is scored, otherwise all of it. Images that
@@ -195,7 +208,7 @@ class Run:
         DataError
             A class of the data is unknown to the run.
         """
-        dataset = data if isinstance(data, Dataset) else scan(data, min_classes=1)
+        dataset = scan(data, min_classes=1)
         given = set(dataset.parts) - {"", "train"}
         if given:
             reported = "test" if "test" in given else given.pop()  # as `fit` reports on the other part of two
@@ -207,9 +220,17 @@ class Run:
                 f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}; it knows "
                 f"{', '.join(display(name) for name in self.classes[:20])}. Rename the folders, or fit on this data."
             )
-        extraction = extract(dataset, self.backbone, (self.info["tap"],), device=device, progress=Progress(quiet))
+        extraction = extract(
+            dataset,
+            self.backbone,
+            (self.info["tap"],),
+            exact=self.recipe.exact,
+            device=device,
+            max_pixels=max_pixels,
+            progress=Progress(quiet),
+        )
         dataset = extraction.dataset
-        stop_on_bad(dataset, "skip", self.recipe.data.max_bad_share)
+        stop_on_bad(dataset, on_bad, self.recipe.data.max_bad_share)
         position = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([position[dataset.classes[label]] for label in dataset.labels])
         probabilities = self.head.probabilities(extraction.rows(self.info["tap"]))
@@ -260,7 +281,7 @@ def load_run(path: str | Path) -> Run:
     return Run(path, info)
 
 
-def reserve(data: str | Path | Dataset, strategy: str, out: str | Path | None) -> Path:
+def reserve(data: Source, strategy: str, out: str | Path | None) -> Path:
     """Return the folder that a new run will get, after one trial write beside it.
 
     Raises
@@ -272,14 +293,14 @@ def reserve(data: str | Path | Dataset, strategy: str, out: str | Path | None) -
     """
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} exists. Choose another --out, or delete it.")
     else:
-        name = "lists" if isinstance(data, Dataset) else Path(data).absolute().name.removesuffix(".csv") or "data"
+        name = "lists"
+        if isinstance(data, (str, os.PathLike)):
+            name = Path(data).absolute().name.removesuffix(".csv") or "data"
         stem = f"{_harmless(name)}-{strategy}"
         taken = (Path("runs") / (f"{stem}-{i}" if i > 1 else stem) for i in range(1, 10_000))
         folder = next(candidate for candidate in taken if not candidate.exists())
-    require_writable(folder.parent)
+    require_new(folder)
     return folder
 
 

@@ -13,17 +13,18 @@ import numpy as np
 
 from transfer import metrics
 from transfer.backbones import load_backbone
-from transfer.dataset import Dataset, Split, draw_split, read_split, scan
+from transfer.dataset import Dataset, Source, Split, describe, draw_split, read_split, scan, stop_on_bad
 from transfer.errors import UsageError
-from transfer.features import extract, stop_on_bad
+from transfer.features import decode_all, extract
 from transfer.heads import FittedHead, assign_folds, fit_head
+from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_head, reserve, write_run
 
 
 def fit(
-    data: str | Path | Dataset,
+    data: Source,
     recipe: str | Path | Recipe | None = None,
     *,
     out: str | Path | None = None,
@@ -37,7 +38,8 @@ def fit(
     Parameters
     ----------
     data
-        A folder of class folders, of train/val/test folders of class folders, a CSV file, or a scanned dataset.
+        A folder of class folders, of train/val/test folders of class folders, a CSV file, a pair of lists (paths,
+        labels), or a scanned dataset.
     recipe
         A named recipe, a YAML file, or a `Recipe`.
     out
@@ -63,7 +65,7 @@ def fit(
         raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
     with clock.time("scan"):
-        dataset = data if isinstance(data, Dataset) else scan(data)
+        dataset = scan(data)
     folder = reserve(data, chosen.strategy, out)
     if split is not None:
         read_split(split, dataset, seed=chosen.seed, before_decoding=True)  # before the slow part
@@ -112,6 +114,39 @@ def fit(
     )
     check_head(run, fitted.head, X[test])
     return run
+
+
+def inspect(
+    data: Source,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Look at a dataset before anything is trained: every image is decoded, nothing is written.
+
+    Parameters
+    ----------
+    data
+        As in `fit`.
+    recipe
+        With which ``plan`` says what `fit` would do.
+    seed
+        Of the split that would be drawn.
+
+    Returns
+    -------
+    dict
+        What `dataset.describe` says of classes, parts, broken files and duplicates, and ``pixels`` and ``plan``.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    dataset = scan(data)
+    with Progress(quiet).task("Decoding every image", len(dataset)) as advance:
+        pixels, bad = decode_all(dataset.paths, max_pixels, advance)
+    dataset = dataset.without(bad)
+    split = draw_split(dataset, seed=seed)
+    return {**describe(dataset, split), "pixels": pixels, "plan": describe_plan(chosen, dataset, split)}
 
 
 def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) -> tuple[FittedHead, dict[str, Any]]:

@@ -6,6 +6,7 @@ The prefix and the suffix of a cut are parts; so is what reads taps.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import fx, nn
 from transfer.cuts.places import Number, needed
 from transfer.cuts.points import FEATURES, IMAGENET_SIZE, PIXELS, InputSize
 from transfer.cuts.traces import Trace, trace
-from transfer.cuts.tracing import dropout_arguments
+from transfer.cuts.tracing import OpaqueError, Record, dropout_arguments, record_frozen
 from transfer.errors import UsageError, did_you_mean
 
 
@@ -46,10 +47,11 @@ def cut(model: nn.Module, at: str, input_size: InputSize = IMAGENET_SIZE) -> tup
         raise UsageError(_unknown("cut", at, model, found, [point.name for point in found.points]))
     place = found.places[at]
     right = {node.target for node in place.right if node.op == "call_module"}
-    prefix = _part(Prefix, model, found, place.left, found.record.image, place.node, copied=right)
+    build = functools.partial(_part, model=model, record=found.record, overwritten=found.overwritten)
+    prefix = build(Prefix, place.left, found.record.image, place.node, copied=right)
     suffix: nn.Module = nn.Identity()
     if at != FEATURES:
-        suffix = _part(Suffix, model, found, place.right, place.node, found.record.features, place.numbers)
+        suffix = build(Suffix, place.right, place.node, found.record.features, numbers=place.numbers)
     _adopt_unused(prefix, suffix, model)
     return prefix.eval(), suffix
 
@@ -65,15 +67,32 @@ def read_taps(model: nn.Module, taps: list[str], input_size: InputSize = IMAGENE
     UsageError
         If there is no such tap.
     """
+    if set(taps) == {FEATURES}:
+        return _read_features(model)
     found = trace(model, input_size)
-    if found.record is None and set(taps) == {FEATURES}:
-        return _FeaturesOnly(model)
     for tap in taps:
         if tap not in found.taps:
             raise UsageError(_unknown("tap", tap, model, found, list(found.taps) or [FEATURES]))
     assert found.record is not None
     nodes = {tap: found.taps[tap] for tap in taps}
-    return _part(Prefix, model, found, needed(nodes.values()), found.record.image, nodes).eval()
+    left = needed(nodes.values())
+    return _part(Prefix, left, found.record.image, nodes, model, found.record, found.overwritten).eval()
+
+
+def _read_features(model: nn.Module) -> nn.Module:
+    """Read the features alone: every node runs, so that none has to be surveyed first."""
+    with torch.inference_mode(False):
+        try:
+            record = record_frozen(model)
+        except OpaqueError:
+            return _FeaturesOnly(model)
+    image = record.image
+    modules = dict(model.named_modules())
+    # a convolution is the one layer known not to write into the caller's image
+    is_safe = all(isinstance(modules.get(str(user.target)), nn.Conv2d) for user in image.users)
+    nodes = [node for node in record.graph.nodes if node.op not in ("placeholder", "output")]
+    overwritten = frozenset[fx.Node]() if is_safe else frozenset([image])
+    return _part(Prefix, nodes, image, {FEATURES: record.features}, model, record, overwritten).eval()
 
 
 class _Part(fx.GraphModule):
@@ -109,25 +128,26 @@ class _FeaturesOnly(nn.Module):
 
 def _part(
     part_type: type[_Part],
-    model: nn.Module,
-    found: Trace,
     nodes: list[fx.Node],
     start: fx.Node,
     result: fx.Node | dict[str, fx.Node],
+    model: nn.Module,
+    record: Record,
+    overwritten: Collection[fx.Node],
+    *,
     numbers: Mapping[fx.Node, Number] | None = None,
     copied: Collection[Any] = (),
 ) -> _Part:
     """Copy `nodes` into a module of their own that takes the value of `start` and returns that of `result`.
 
-    Modules without tensors that both sides use (named in `copied`) are copied, so that each side has its own mode.
+    Values in `overwritten` are those that a later node writes into. Modules without tensors that both sides use (named
+    in `copied`) are copied, so that each side has its own mode.
     """
-    record, facts = found.record, found.facts
-    assert record is not None
     graph = fx.Graph()
     root: dict[str, Any] = {}
     entry = graph.placeholder("image" if start is record.image else "activation")
     # A layer that works in place must not write into the caller's (cached) activations, nor into what is tapped.
-    copies: dict[fx.Node, Any] = {start: graph.call_method("clone", (entry,)) if facts[start].overwritten else entry}
+    copies: dict[fx.Node, Any] = {start: graph.call_method("clone", (entry,)) if start in overwritten else entry}
     kept: dict[fx.Node, fx.Node] = {}
     for node, number in (numbers or {}).items():
         copies[node] = number(graph, entry)
@@ -143,7 +163,7 @@ def _part(
             root[target] = copy.deepcopy(module) if target in copied else module
         elif node.op == "get_attr":
             root[target] = record.attribute(model, target)
-        if isinstance(result, dict) and facts[node].overwritten and node in result.values():
+        if isinstance(result, dict) and node in overwritten and node in result.values():
             kept[node] = graph.call_method("clone", (copies[node],))
     if isinstance(result, dict):
         graph.output({tap: kept.get(node, copies[node]) for tap, node in result.items()})

@@ -36,6 +36,11 @@ class Trace:
     places: dict[str, Place] = field(default_factory=dict)  # by every name that the cut answers to
     taps: dict[str, fx.Node] = field(default_factory=dict)
 
+    @property
+    def overwritten(self) -> set[fx.Node]:
+        """The nodes into whose value a later node writes."""
+        return {node for node, fact in self.facts.items() if fact.overwritten}
+
 
 _traces: weakref.WeakKeyDictionary[nn.Module, dict[InputSize, tuple[Any, Trace]]] = weakref.WeakKeyDictionary()
 

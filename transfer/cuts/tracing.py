@@ -45,13 +45,23 @@ class Record:
 
 
 def record(model: nn.Module) -> Record:
-    """Record the graph in eval mode, without its identities."""
+    """Record the graph in eval mode, without its identities, of a model that takes the same path in training."""
     with in_mode(model, training=True):
         in_training = _record_once(model)
     with in_mode(model, training=False):
         found = _record_once(model)
     if _signature(found.graph) != _signature(in_training.graph):
         raise OpaqueError("its forward pass takes another path in training")
+    return _without_identities(found, model)
+
+
+def record_frozen(model: nn.Module) -> Record:
+    """Record the graph in eval mode only, for a model that will never be trained."""
+    with in_mode(model, training=False):
+        return _without_identities(_record_once(model), model)
+
+
+def _without_identities(found: Record, model: nn.Module) -> Record:
     if not isinstance(found.features, fx.Node):
         raise OpaqueError("it returns something other than one tensor")
     for node in list(found.graph.nodes):

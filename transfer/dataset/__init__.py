@@ -12,14 +12,16 @@ from transfer.dataset.describing import describe
 from transfer.dataset.names import display
 from transfer.dataset.parts import PARTS
 from transfer.dataset.records import Dataset, Skipped, duplicates
-from transfer.dataset.scanning import find_images, from_lists, scan
+from transfer.dataset.scanning import Source, find_images, from_lists, scan
 from transfer.dataset.sniffing import sniff
 from transfer.dataset.splitting import Split, draw_split, held_out_share, read_split, write_split
+from transfer.dataset.unreadable import stop_on_bad
 
 __all__ = [
     "PARTS",
     "Dataset",
     "Skipped",
+    "Source",
     "Split",
     "describe",
     "display",
@@ -31,5 +33,6 @@ __all__ = [
     "read_split",
     "scan",
     "sniff",
+    "stop_on_bad",
     "write_split",
 ]

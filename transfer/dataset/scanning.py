@@ -18,9 +18,12 @@ from transfer.dataset.sniffing import looks_like_image
 from transfer.dataset.walk import ClassFolder, Walk
 from transfer.errors import DataError, UsageError, did_you_mean
 
+#: Where labelled images come from: a folder or a table, two lists (paths, labels), or what `scan` returned for them.
+Source = str | os.PathLike[str] | tuple[Sequence[str | os.PathLike[str]], Sequence[Any]] | Dataset
+
 
 def scan(
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     follow_links: bool = True,
     n_threads: int = 2,
@@ -35,7 +38,8 @@ def scan(
         A folder of class folders; of train, val|valid|validation|dev and test folders of class folders; with a
         `metadata.csv`, or one in each of those folders; or a CSV file with the columns
         path|file_name|filename|image, label|class and, if wanted, split. A CSV file that is named itself accounts
-        for the files it lists, a folder for all files in it.
+        for the files it lists, a folder for all files in it. A pair of lists, (paths, labels), goes to `from_lists`;
+        a dataset comes back as it is.
     follow_links
         Whether symbolic links are read. Each folder is read once, however many links lead to it.
     n_threads
@@ -52,6 +56,10 @@ def scan(
     DataError
         No classes, too few of them, or no readable image.
     """
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, tuple):
+        return from_lists(*source, n_threads=n_threads, min_classes=min_classes)
     source = os.path.abspath(os.fspath(source))
     if os.path.isdir(source):
         found = read_folder(source, follow_links)

@@ -1,0 +1,232 @@
+"""Extraction: the rows of a dataset, looked up in the cache and computed where they are missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from transfer.backbones import DEFAULT, Backbone, load_backbone
+from transfer.cache import ActivationCache, open_cache
+from transfer.cuts import FEATURES
+from transfer.dataset import Dataset, Skipped, Source, display, scan
+from transfer.display import table
+from transfer.errors import UsageError
+from transfer.features.planning import Plan, Plans
+from transfer.features.running import Runner
+from transfer.files import require_space
+from transfer.images import MAX_PIXELS
+from transfer.progress import Progress
+
+_SHARD_BYTES = 64 << 20
+_SHARD_ROWS = 2048
+_SHARD_SECONDS = 20.0  # a killed extraction loses no more than this
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """Where the rows are: one cache for each tap, and the images that could be read."""
+
+    dataset: Dataset  # without the unreadable images; row i is its image i
+    caches: dict[str, ActivationCache]
+    backbone: Backbone
+    pool: str
+    computed_in: str  # the type that the network computed in
+    plan: Plan | None  # None: every row was there, and no network was run
+    n_computed: int
+    seconds_running: float  # of the network, without loading it and preparing it
+
+    def rows(self, tap: str = FEATURES) -> np.ndarray:
+        """Return the activations at `tap`, row i for image i of the dataset, in memory."""
+        return self.caches[tap].rows(self.dataset.hashes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Features of labelled images: row i of X belongs to paths[i] and y[i], an index into classes."""
+
+    X: np.ndarray
+    y: np.ndarray
+    paths: list[str]
+    classes: tuple[str, ...]
+    dataset: Dataset
+    backbone: str
+    tap: str
+
+    def __repr__(self) -> str:
+        return f"Features({self.X.shape[0]} images x {self.X.shape[1:]} at {self.tap!r} of {self.backbone})"
+
+    def _repr_html_(self) -> str:
+        counts = np.bincount(self.y, minlength=len(self.classes))
+        rows = [[display(name), n] for name, n in zip(self.classes, counts, strict=True)]
+        return table(["class", "rows"], rows, repr(self))
+
+
+def extract_features(
+    data: Source,
+    backbone: str | Backbone = DEFAULT,
+    tap: str = FEATURES,
+    *,
+    weights: str | Path | None = None,
+    pool: str = "average",
+    exact: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Features:
+    """Run a frozen backbone over a dataset and return one row of features per readable image.
+
+    Several taps at once, or more images than fit in memory: `transfer.export_features`.
+
+    Parameters
+    ----------
+    data
+        What `scan` takes: a folder, a CSV file, a pair of lists (paths, labels), or a scanned dataset.
+    tap
+        The layer to read: ``features`` (the classifier's input), or a name from `transfer backbones NAME`.
+    pool
+        ``average`` over the positions of a map, or ``none`` to keep the map.
+    exact
+        Compute in float32; otherwise a short measurement may choose a faster type.
+
+    Returns
+    -------
+    Features
+        X of shape (N, d) in float32, y of shape (N,). Unreadable images are left out, listed in
+        ``dataset.unreadable`` and never replaced by others.
+    """
+    dataset = scan(data)
+    loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, weights)
+    extraction = extract(dataset, loaded, (tap,), pool=pool, exact=exact, device=device, progress=Progress(quiet=quiet))
+    dataset = extraction.dataset
+    X = extraction.rows(tap).astype(np.float32, copy=False)
+    return Features(X, dataset.labels, dataset.paths, dataset.classes, dataset, loaded.name, tap)
+
+
+def extract(
+    dataset: Dataset,
+    backbone: Backbone,
+    taps: Sequence[str] = (FEATURES,),
+    *,
+    pool: str = "average",
+    dtype: str = "float32",
+    exact: bool = False,
+    device: str = "auto",
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> Extraction:
+    """Make sure that the activations of every image are in the cache; compute in one pass what is missing.
+
+    Parameters
+    ----------
+    dtype
+        In which the rows are kept: ``float32`` or ``float16``.
+    cache
+        Another folder for the cache than the user's.
+    """
+    if pool not in ("average", "none"):
+        raise UsageError(f"Unknown pool {pool!r}. Use 'average' or 'none'.")
+    progress = progress or Progress()
+    taps = tuple(dict.fromkeys(taps))
+    plans = Plans(backbone, taps, device, exact, cache)
+    about = {
+        "weights": backbone.weights_hash,
+        "backbone": backbone.name,
+        "view": backbone.preprocessing.fingerprint(),
+        "pool": pool,
+        "dtype": dtype,
+        "exact": exact,
+        "device": plans.device.type,
+        "max_pixels": max_pixels,  # a larger image is unreadable: its row must not be answered
+    }
+
+    def look_up(computed_in: str) -> tuple[dict[str, ActivationCache], list[int]]:
+        caches = {tap: open_cache({**about, "computed_in": computed_in, "tap": tap}, cache) for tap in taps}
+        missing = {position for rows in caches.values() for position in rows.missing(dataset.hashes)}
+        return caches, sorted(missing)
+
+    # rows of different types are never mixed: where one type has them all, that is the answer, whatever is fastest now
+    for computed_in in plans.types:
+        caches, missing = look_up(computed_in)
+        if not missing:
+            return Extraction(dataset, caches, backbone, pool, computed_in, None, 0, 0.0)
+    runner = Runner(backbone, taps, plans, pool=pool, exact=exact, n_images=len(missing))
+    caches, missing = look_up(runner.plan.dtype)
+    started = time.perf_counter()
+    reasons = _compute(runner, dataset, missing, caches, np.dtype(dtype), max_pixels, progress)
+    seconds = time.perf_counter() - started
+    unreadable = [
+        Skipped(path, reasons[content])
+        for path, content in zip(dataset.paths, dataset.hashes, strict=True)
+        if content in reasons
+    ]
+    return Extraction(
+        dataset.without(unreadable),
+        caches,
+        backbone,
+        pool,
+        runner.plan.dtype,
+        runner.plan,
+        len(missing) - len(reasons),
+        seconds,
+    )
+
+
+def _compute(
+    runner: Runner,
+    dataset: Dataset,
+    missing: list[int],
+    caches: dict[str, ActivationCache],
+    dtype: np.dtype,
+    max_pixels: int,
+    progress: Progress,
+) -> dict[str, str]:
+    """Put the rows of the missing images into the caches; return why an image cannot be read, by its content."""
+    paths, contents = [dataset.paths[i] for i in missing], [dataset.hashes[i] for i in missing]
+    reasons: dict[str, str] = {}
+    shards = _Shards(caches, dtype, len(missing))
+    with progress.task("Extracting features", len(missing)) as advance:
+        try:
+            for positions, rows, bad in runner.run(paths, max_pixels):
+                shards.add([contents[i] for i in positions], rows)
+                reasons.update((contents[i], reason) for i, reason in bad)
+                advance(len(positions) + len(bad))
+        finally:
+            shards.flush()
+    return reasons
+
+
+class _Shards:
+    """Collects rows and hands them to the caches in shards of a good size."""
+
+    def __init__(self, caches: dict[str, ActivationCache], dtype: np.dtype, n_images: int) -> None:
+        self.caches, self.dtype, self.n_images = caches, dtype, n_images
+        self.is_space_checked = False
+        self._clear()
+
+    def add(self, contents: list[str], rows: dict[str, np.ndarray]) -> None:
+        self.contents += contents
+        for tap, new in rows.items():
+            self.rows.setdefault(tap, []).append(new.astype(self.dtype, copy=False))
+        n_bytes = sum(part.nbytes for parts in self.rows.values() for part in parts)
+        if self.contents and not self.is_space_checked:  # a full disk is better known now than in an hour
+            self.is_space_checked = True
+            folder = next(iter(self.caches.values())).folder
+            require_space(folder, n_bytes * self.n_images // len(self.contents))
+        late = time.perf_counter() - self.started > _SHARD_SECONDS
+        if n_bytes >= _SHARD_BYTES or len(self.contents) >= _SHARD_ROWS or late:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.contents:
+            for tap, parts in self.rows.items():
+                self.caches[tap].append(self.contents, np.concatenate(parts))
+        self._clear()
+
+    def _clear(self) -> None:
+        self.contents: list[str] = []
+        self.rows: dict[str, list[np.ndarray]] = {}
+        self.started = time.perf_counter()
