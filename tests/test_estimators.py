@@ -92,3 +92,32 @@ def test_wrong_input_is_said_plainly(pictures, tiny: dict, tmp_path: Path) -> No
         TransferClassifier(**tiny).fit(paths[0], labels[:1])
     with pytest.raises(UsageError, match="Unknown strategy"):
         TransferClassifier("svm", **tiny).fit(paths, labels)
+    with pytest.raises(DataError, match="no images"):
+        TransferClassifier(**tiny).fit([], [])
+    with pytest.raises(DataError, match="no images"):
+        FeatureExtractor(**tiny).fit(paths).transform([])
+
+
+@pytest.mark.parametrize(("tap", "width"), [("features", 96), ("layer2", 48)])
+def test_features_have_as_many_names_as_columns(pictures, tiny: dict, tap: str, width: int) -> None:
+    extractor = FeatureExtractor(tap=tap, **tiny).fit(pictures[0])
+    names = extractor.get_feature_names_out()
+    assert len(names) == extractor.n_features_out_ == extractor.transform(pictures[0][:2]).shape[1] == width
+    assert names[0] == "featureextractor0"
+
+
+def test_copies_of_an_image_do_not_vouch_for_each_other(pictures, tiny: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (24, 32, 32, 3)).astype(np.uint8)
+    labels = np.arange(24) % 2
+    four_times = np.concatenate([noise] * 4), np.concatenate([labels] * 4)
+    classifier = TransferClassifier("ridge", **tiny).fit(*four_times)
+    assert max(row["accuracy"] for row in classifier.fitted_.table) < 0.9  # labels are random: 1.0 would be a leak
+
+
+def test_two_classes_have_one_score(pictures, tiny: dict) -> None:
+    paths, labels = np.array(pictures[0]), np.array(pictures[1]) == "circle"
+    classifier = TransferClassifier(**tiny).fit(paths, labels)
+    assert classifier.decision_function(paths).shape == (60,)
+    np.testing.assert_array_equal(classifier.decision_function(paths) > 0, classifier.predict(paths))
+    assert cross_val_score(TransferClassifier("ridge", **tiny), paths, labels, cv=3, scoring="roc_auc").mean() > 0.5

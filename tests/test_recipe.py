@@ -37,6 +37,9 @@ def test_every_default_is_written_out() -> None:
         (["seed.x=1"], "unknown key|seed is"),
         (["seed"], "should read key=value"),
         (["head=[1"], "not valid YAML"),
+        (["head.grid=[]"], "head.grid is []"),
+        (["head.grid=[1, -1]"], "head.grid.1 is -1"),
+        (["head.grid=[.inf]"], "head.grid.0 is inf"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(settings: list[str], message: str) -> None:

@@ -213,10 +213,12 @@ def predict(
     """Classify images, or all images in a folder, with a run."""
     from transfer.dataset import find_images
     from transfer.errors import DataError
-    from transfer.files import write_csv
+    from transfer.files import require_folder, write_csv
     from transfer.images import MAX_PIXELS
     from transfer.runs import load_run
 
+    if csv_file:
+        require_folder(Path(csv_file).parent)
     loaded = load_run(run)
     predictions = loaded.predict(
         find_images(images), device=device or "auto", max_pixels=max_pixels or MAX_PIXELS, quiet=quiet
@@ -410,7 +412,7 @@ def main() -> None:
     """Run the command line; end with the exit code of the house."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="transfer", standalone_mode=False)
     except TransferError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.Abort:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from transfer.backbones import DEFAULT, Backbone, load_backbone
@@ -18,7 +19,7 @@ from transfer.heads import HEADS, fit_head
 from transfer.progress import Progress
 
 
-class FeatureExtractor(TransformerMixin, BaseEstimator):
+class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Turn images into features of a frozen backbone.
 
     Parameters
@@ -56,8 +57,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Load the backbone; the images only have to be images."""
         _images(X)
         self.backbone_ = _load(self.backbone, self.weights)
-        self.n_features_out_ = self.backbone_.n_features
+        self.n_features_out_ = _width(self.backbone_, self.tap)
         return self
+
+    @property
+    def _n_features_out(self) -> int:  # where scikit-learn's `get_feature_names_out` looks
+        return self.n_features_out_
 
     def transform(self, X: Any) -> np.ndarray:
         """Return features (N, d) in float32 of N paths, PIL images or uint8 arrays (height, width, 3).
@@ -140,27 +145,31 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             self._features(images),
             codes,
             len(self.classes_),
+            groups=np.array([_content(image) for image in images]),  # copies stay in one fold
             scaling=self.scaling,
             class_weight=self.class_weight,
             folds=self.folds,
             seed=self.random_state,
         )
         self.head_ = self.fitted_.head
-        self.n_features_out_ = self.backbone_.n_features
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image."""
-        scores = self.decision_scores(X)
-        return self.classes_[scores.argmax(1)]
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities (N, C), columns in the order of `classes_`."""
         check_is_fitted(self, "head_")
         return self.head_.probabilities(self._features(_images(X)))
 
-    def decision_scores(self, X: Any) -> np.ndarray:
-        """Return the head's scores (N, C) before calibration."""
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the head's scores before calibration: (N, C), or (N,) of the second class where there are two."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "head_")
         return self.head_.scores(self._features(_images(X)))
 
@@ -186,8 +195,28 @@ def _images(X: Any) -> list[Any]:
     if isinstance(X, (str, Path)):
         raise UsageError(f"Give a list of images, not one: [{str(X)!r}].")
     if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4):
-        return list(X)
-    return np.asarray(X).tolist() if isinstance(X, np.ndarray) else list(X)
+        images = list(X)
+    else:
+        images = np.asarray(X).tolist() if isinstance(X, np.ndarray) else list(X)
+    if not images:
+        raise DataError("There are no images: give at least one.")
+    return images
+
+
+def _content(image: Any) -> str:
+    """Return a digest that equal images share: of a file's bytes, or of pixels in memory."""
+    if isinstance(image, (str, Path)):
+        return sha256(image)
+    pixels = np.ascontiguousarray(image)
+    return hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
+
+
+def _width(backbone: Backbone, tap: str) -> int:
+    """Return how many features a tap has after pooling."""
+    if tap == FEATURES:
+        return backbone.n_features
+    black = np.zeros((*backbone.input_shape[1:], 3), np.uint8)
+    return _features([black], backbone, tap, True, "cpu").shape[1]
 
 
 def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, device: str) -> np.ndarray:

@@ -167,14 +167,28 @@ def require_new(folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     if (folder.is_symlink() or folder.exists()) and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists. Choose another --out, or delete it.")
-    require_writable(_existing(folder.parent))
+    require_folder(_existing(folder.parent))
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
     """Create `folder` and try one small write in it, so that a refusal comes before the work does."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(Path(folder), error) from error
+    require_folder(folder)
+
+
+def require_folder(folder: str | os.PathLike[str]) -> None:
+    """Try one small write in a folder that should be there.
+
+    Raises
+    ------
+    ResourceError
+        It is not there, or not to be written to.
+    """
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe.{_owner()}.0{_TEMPORARY}"
         probe.write_bytes(b"x")
         probe.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,9 @@ DEFAULT = "linear-svm"
 _HERE = Path(__file__).parent
 # in the wheel the recipes are inside the package, in a checkout beside it
 _FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
+
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Settings(BaseModel):
@@ -36,7 +39,7 @@ class HeadSettings(_Settings):
     scaling: Literal["auto", "global", "standard", "l2", "none"] = "auto"  # all but l2 fold into one linear layer
     class_weight: Literal["auto", "balanced", "none"] = "auto"  # auto: balanced if largest class > 3x the smallest
     folds: int = Field(5, ge=2)  # of the cross-validation that chooses the regularisation
-    grid: list[float] | None = None  # regularisations to try; None: the head's own log grid
+    grid: list[PositiveFloat] | None = Field(None, min_length=1)  # regularisations to try; None: a log grid
     refit: bool = True  # after scoring on val, choose and fit once more on train and val together
 
 
