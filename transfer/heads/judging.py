@@ -1,0 +1,109 @@
+"""Judge: scores of images that were left out, by folds, by leave-one-out, or on val."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.heads.blocks import BLOCK
+from transfer.heads.checking import check_images
+from transfer.heads.folds import assign_folds
+from transfer.heads.groups import groups_per_class
+from transfer.heads.ridge import leave_out
+from transfer.heads.solving import solve
+from transfer.heads.tasks import Task
+
+_VAL_JUDGES_ABOVE = 20_000  # training images; below, cross-validation is affordable and leaves val unseen
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Scores of unseen images for each strength, and the labels and weights of those images."""
+
+    scores: Callable[[Sequence[float], bool], np.ndarray]  # (strengths, final) -> (L, m, C), NaN: never held out
+    codes: np.ndarray
+    weights: np.ndarray
+    name: str
+    is_val: bool = False
+
+
+def find_judge(
+    task: Task,
+    folds: int,
+    X_val: np.ndarray | None,
+    y_val: np.ndarray | None,
+    present: np.ndarray,
+    n_classes: int,
+) -> Judge:
+    """Return val as the judge where it is the better one, else leave-one-out for ridge and folds for the others.
+
+    Of val, only images of the classes that are present in training count.
+    """
+    if task.kind == "ridge":
+        return leave_one_out(task)
+    if X_val is not None and y_val is not None:
+        X_val, y_val = check_images(X_val, y_val, n_classes, "validation")
+        known = np.isin(y_val, present)
+        n, n_val = len(task.codes), int(known.sum())
+        if n_val > n or (n > _VAL_JUDGES_ABOVE and n_val >= n / 20):
+            return _val(task, X_val[known], np.searchsorted(present, y_val[known]))
+    return _cross_validation(task, folds)
+
+
+def leave_one_out(task: Task) -> Judge:
+    """Return ridge's judge: exact, at the price of one fit."""
+    alone = groups_per_class(task.codes, task.groups)[task.codes] == 1
+
+    def left_out(strengths: Sequence[float], final: bool) -> np.ndarray:
+        scores = leave_out(task, strengths)
+        scores[:, alone] = np.nan
+        return scores
+
+    return Judge(left_out, task.codes, task.weights, "leave-one-out scores")
+
+
+def _cross_validation(task: Task, folds: int) -> Judge:
+    n_folds = max(2, min(folds, int(groups_per_class(task.codes, task.groups).max())))
+    fold = assign_folds(task.codes, task.groups, n_folds, task.seed)
+
+    def out_of_fold(strengths: Sequence[float], final: bool) -> np.ndarray:
+        problems = [(k, s) for k in range(n_folds) for s in range(len(strengths))]
+        weights = task.weights[:, None] * (fold[:, None] != np.array([k for k, _ in problems]))
+        W = solve(task, [strengths[s] for _, s in problems], weights, final=final)
+        W = W.reshape(len(W), n_folds, -1)
+        scores = np.full((len(strengths), len(fold), task.n_classes), np.nan, np.float32)
+        for k in range(n_folds):
+            held = np.flatnonzero(fold == k)
+            found = task.rotated.Z[held] @ W[:, k]
+            scores[:, held] = found.reshape(len(held), len(strengths), task.n_classes).transpose(1, 0, 2)
+        return scores
+
+    return Judge(out_of_fold, task.codes, task.weights, f"out-of-fold scores ({n_folds} folds)")
+
+
+def _val(task: Task, X_val: np.ndarray, codes: np.ndarray) -> Judge:
+    Z = task.rotated.rotate_others(X_val)
+    weight_of = np.zeros(task.n_classes)
+    weight_of[task.codes] = task.weights
+
+    def on_val(strengths: Sequence[float], final: bool) -> np.ndarray:
+        W = solve(task, strengths, np.repeat(task.weights[:, None], len(strengths), axis=1), final=final)
+        return np.stack([Z @ W[:, s] for s in range(len(strengths))])
+
+    return Judge(on_val, codes, weight_of[codes], "the validation images", is_val=True)
+
+
+def find_hits(task: Task, judge: Judge, strengths: Sequence[float]) -> np.ndarray:
+    """Return (L, m): each unseen image's share in the weighted accuracy of each setting, 0 where it was wrong."""
+    rows = max(len(judge.codes), 5 * task.rotated.Z.shape[1])
+    # Scores of thousands of classes are not kept for all settings
+    at_once = max(1, 10 * BLOCK // (rows * task.n_classes))
+    hits = np.empty((len(strengths), len(judge.codes)))
+    for start in range(0, len(strengths), at_once):
+        scores = judge.scores(strengths[start : start + at_once], False)
+        share = np.where(np.isnan(scores[0, :, 0]), 0.0, judge.weights)
+        correct = np.nan_to_num(scores, nan=0.0).argmax(axis=2) == judge.codes
+        hits[start : start + at_once] = correct * (share / max(share.sum(), 1e-300))
+    return hits
