@@ -44,7 +44,7 @@ def test_a_folded_head_is_one_linear_layer_on_raw_features(kind: str, scaling: s
     layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
     logits = layer(torch.from_numpy(X)).detach()
     assert head.folds
-    np.testing.assert_allclose(logits.numpy(), head.scores(X) / head.temperature, atol=1e-5)
+    np.testing.assert_allclose(logits.numpy(), head.scores(X) / head.temperature, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), head.probabilities(X), atol=1e-5)
     assert head.weight.dtype == head.bias.dtype == np.float32
 
@@ -199,6 +199,17 @@ def test_the_only_image_of_a_class_is_in_every_training_part() -> None:
     assert len(set(fold[y == 2])) == 2
     duplicates = assign_folds(y, np.array([*range(40), 40, 40, 41]), 5, seed=0)
     assert set(duplicates[y == 2]) == {-1}
+
+
+def test_copies_with_contradicting_labels_do_not_empty_a_training_part() -> None:
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(8), 2)  # pairs of equal images, whose labels often differ
+        y = rng.integers(0, 3, 16)
+        fold = assign_folds(y, groups, 3, seed)
+        for c in np.unique(y):
+            if len(np.unique(groups[y == c])) > 1:
+                assert all((fold[y == c] != k).any() for k in range(3)), seed
 
 
 @pytest.mark.parametrize("kind", HEADS)

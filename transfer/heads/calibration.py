@@ -16,10 +16,12 @@ def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    if len(scores) == 0:
+        return 1.0
     scores = np.asarray(scores, np.float64)
     scores = scores - scores.max(axis=1, keepdims=True)
     size = float(np.sqrt(np.mean(scores**2)))
-    if len(scores) == 0 or size == 0:
+    if size == 0:
         return 1.0
     scores /= size
     spread = 1 / (len(scores) + 1)
