@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFile, features
 
+from transfer.dataset import sniff
 from transfer.errors import ResourceError, UsageError
 from transfer.images import (
     IMAGENET_MEAN,
@@ -34,6 +35,7 @@ from transfer.images import (
     stack,
     view,
 )
+from transfer.images.foreign import SIGNATURES
 
 HALF = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -194,6 +196,12 @@ def test_no_format_outside_the_list_is_ever_opened(picture, tmp_path, monkeypatc
     (tmp_path / "b.png").write_bytes(encode(picture, "ICO"))
     assert reason(tmp_path / "a.jpg") == "unsupported format (EPS)"
     assert reason(tmp_path / "b.png") == "unsupported format (ICO)"
+
+
+@pytest.mark.parametrize(("name", "start"), [(name, start) for name in SIGNATURES for start in SIGNATURES[name]])
+def test_a_scan_and_a_decoder_call_a_foreign_format_by_the_same_name(name, start):
+    assert sniff(start + b"\0\x80\xff") == name
+    assert reason(start + b"\0\x80\xff") == f"unsupported format ({name})"
 
 
 def test_a_path_that_is_no_file_says_so(tmp_path):
