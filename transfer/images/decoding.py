@@ -51,7 +51,8 @@ def decode(
     ----------
     source
         A path, the bytes of a file, a PIL image, or an array: uint8, or floating point in [0, 1], of shape
-        (height, width) or (height, width, 1, 3 or 4).
+        (height, width) or (height, width, 1, 3 or 4). A path and the bytes of its file give the same pixels and the
+        same reasons: whoever reads a file to hash it need not read it twice.
     max_pixels
         Larger images are refused from their header alone, before any pixel is decoded.
     at_least
@@ -84,11 +85,24 @@ def decode(
     raise UsageError(f"Cannot decode {type(source).__name__}: give a path, bytes, a PIL image or a NumPy array.")
 
 
+class _File(io.BufferedReader):
+    """An open file that can be sought as bytes in memory can, so that Pillow finds the same damage in both."""
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(position, whence)
+        except OSError:
+            if position < 0:
+                raise
+            # A damaged BigTIFF, whose positions have 64 bits, can point beyond what a file system allows.
+            return super().seek(0, os.SEEK_END)
+
+
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (half the time of Path.stat); a FIFO would block
             raise UnreadableImage(path, "not a regular file")
-        return open(path, "rb")
+        return _File(open(path, "rb", buffering=0))
     except FileNotFoundError as error:
         raise UnreadableImage(path, "no such file") from error
     except OSError as error:
