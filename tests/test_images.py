@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFile, features
 
+from transfer.dataset import sniff
 from transfer.errors import ResourceError, UsageError
 from transfer.images import (
     IMAGENET_MEAN,
@@ -34,6 +35,7 @@ from transfer.images import (
     stack,
     view,
 )
+from transfer.images.foreign import SIGNATURES
 
 HALF = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -196,6 +198,12 @@ def test_no_format_outside_the_list_is_ever_opened(picture, tmp_path, monkeypatc
     assert reason(tmp_path / "b.png") == "unsupported format (ICO)"
 
 
+@pytest.mark.parametrize(("name", "start"), [(name, start) for name in SIGNATURES for start in SIGNATURES[name]])
+def test_a_scan_and_a_decoder_call_a_foreign_format_by_the_same_name(name, start):
+    assert sniff(start + b"\0\x80\xff") == name
+    assert reason(start + b"\0\x80\xff") == f"unsupported format ({name})"
+
+
 def test_a_path_that_is_no_file_says_so(tmp_path):
     assert reason(tmp_path / "gone.png") == "no such file"
     assert reason(tmp_path) == "not a regular file"
@@ -251,8 +259,7 @@ def fuzzed(data: bytes, dice: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def test_only_unreadable_image_comes_out_of_damaged_files(picture):
-    small = picture.resize((48, 32))
+def files_of_every_kind(small: Image.Image) -> list[bytes]:
     grey = small.convert("L")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -269,12 +276,18 @@ def test_only_unreadable_image_comes_out_of_damaged_files(picture):
         encode(small, "WEBP", **two_frames),
         encode(small, "BMP"),
         encode(small, "TIFF", exif=exif),
+        encode(small, "TIFF", compression="tiff_lzw"),  # libtiff decodes it, from an open file or from memory
         encode(grey.convert("F"), "TIFF"),
         encode(small, "PPM"),
         b"P2\n4 4\n255\n" + b" 100" * 16,
     ]
     if features.check("avif"):
         files.append(encode(small, "AVIF"))
+    return files
+
+
+def test_only_unreadable_image_comes_out_of_damaged_files(picture):
+    files = files_of_every_kind(picture.resize((48, 32)))
     dice, refusals, n_trials = random.Random(0), [], 20 * len(files)
     for trial in range(n_trials):
         try:
@@ -286,6 +299,45 @@ def test_only_unreadable_image_comes_out_of_damaged_files(picture):
             assert pixels.ndim == 3
     assert n_trials / 4 < len(refusals) < n_trials
     assert all(refusal.reason and str(refusal).isprintable() for refusal in refusals)
+
+
+def outcome(source: Path | bytes, **options: int) -> tuple[tuple[int, ...], bytes] | str:
+    """Pixels; or the message that says why there are none, with the same word for a file and for memory."""
+    try:
+        pixels = decode(source, **options)
+    except UnreadableImage as error:
+        return str(error).replace(str(error.path or "from memory"), "it")
+    return pixels.shape, pixels.tobytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"at_least": 6}, {"max_pixels": 48 * 32 - 1}], ids=str)
+def test_a_path_and_the_bytes_of_its_file_give_the_same_pixels_or_the_same_reason(picture, tmp_path, options):
+    path, dice, reasons = tmp_path / "a.jpg", random.Random(1), set()
+    for whole in files_of_every_kind(picture.resize((48, 32))):
+        for data in (whole, whole[: len(whole) // 2], whole[:-2], *(fuzzed(whole, dice) for _ in range(8))):
+            path.write_bytes(data)
+            found = outcome(path, **options)
+            assert found == outcome(data, **options)
+            reasons |= {found} if isinstance(found, str) else set()
+    assert len(reasons) > 10
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        b"%PDF-1.7",
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        bytes(600),
+        b"\x01\x02\xfe\xff\x80",
+        *(b"II+\0\x08\0\0\0" + struct.pack("<Q", position) for position in (2**31, 2**45, 2**62, 2**63, 2**64 - 1)),
+    ],
+)
+def test_a_path_and_the_bytes_of_its_file_give_the_same_reason_where_there_is_no_image(content, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert reason(path) == reason(content)
 
 
 # Size limits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from transfer.dataset.names import extension
+from transfer.images.foreign import SIGNATURES
 
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -29,14 +30,8 @@ _MAGIC = {
     "PNG": (b"\x89PNG\r\n\x1a\n",),
     "GIF": (b"GIF87a", b"GIF89a"),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    "PDF": (b"%PDF",),
-    "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
-    "PSD": (b"8BPS",),
-    "ICO": (b"\0\0\1\0",),
     "RAW": (b"FUJIFILMCCD-RAW",),
-    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
-    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
-}
+} | SIGNATURES  # formats that `images` knows and does not decode
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _PPM_START = re.compile(rb"P[1-6](\s|#[^\n]*\n)+\d+(\s|#[^\n]*\n)+\d*")

@@ -1,0 +1,36 @@
+"""Images: a file becomes pixels, pixels become a view.
+
+Pillow decodes (torchvision's own decoders crash the process on a damaged PNG), torch resizes. An image is
+either decoded completely or refused as an `UnreadableImage`; nothing is guessed and nothing is replaced.
+
+* `decoding` leads from a file to pixels: `formats` says which plugin of Pillow opens it, `guard` keeps Pillow strict
+  meanwhile, `orientation` sets the image upright, `pixels` makes 8-bit RGB of every mode.
+* `unreadable` is what a refused image becomes; `foreign` and `damage` find the words for it.
+* `preprocessing` says which part of the pixels a backbone sees and at which size. `views` cuts that out, and `batches`
+  normalises it.
+"""
+
+from __future__ import annotations
+
+from transfer.images.batches import normalise, stack
+from transfer.images.decoding import MAX_PIXELS, decode
+from transfer.images.formats import FORMATS
+from transfer.images.preprocessing import CROP_MODES, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocessing
+from transfer.images.unreadable import UnreadableImage
+from transfer.images.views import load_view, view
+
+__all__ = [
+    "CROP_MODES",
+    "FORMATS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "INTERPOLATIONS",
+    "MAX_PIXELS",
+    "Preprocessing",
+    "UnreadableImage",
+    "decode",
+    "load_view",
+    "normalise",
+    "stack",
+    "view",
+]
