@@ -240,6 +240,15 @@ def test_an_image_over_the_limit_is_not_answered_from_the_cache(shapes: Path, ba
         extract(scan(shapes), backbone, max_pixels=100, cache=tmp_path, progress=QUIET)
 
 
+def test_an_image_that_changes_after_the_scan_is_not_kept_under_its_old_name(
+    folder: Path, backbone, tmp_path: Path
+) -> None:
+    dataset = scan(folder)
+    Image.new("RGB", (64, 64), "red").save(folder / "circle/03.png")
+    with pytest.raises(DataError, match=r"circle/03.png has changed since the folder was scanned"):
+        extract(dataset, backbone, cache=tmp_path, progress=QUIET)
+
+
 def test_too_little_space_is_noticed_before_the_work_is_done(
     shapes: Path, backbone, tmp_path: Path, monkeypatch
 ) -> None:

@@ -97,7 +97,7 @@ def test_the_second_fit_runs_no_network_for_its_features(shapes: Path, tiny: dic
     ran: list[int] = []
     run = features.Runner.run
     monkeypatch.setattr(
-        features.Runner, "run", lambda self, images, *rest: ran.append(len(images)) or run(self, images)
+        features.Runner, "run", lambda self, images, *rest: ran.append(len(images)) or run(self, images, *rest)
     )
     transfer.fit(shapes, out=tmp_path / "b", **tiny)
     assert ran == []

@@ -190,7 +190,7 @@ def _compute(
     shards = _Shards(caches, dtype, len(missing))
     with progress.task("Extracting features", len(missing)) as advance:
         try:
-            for positions, rows, bad in runner.run(paths, max_pixels):
+            for positions, rows, bad in runner.run(paths, max_pixels, contents):
                 shards.add([contents[i] for i in positions], rows)
                 reasons.update((contents[i], reason) for i, reason in bad)
                 advance(len(positions) + len(bad))

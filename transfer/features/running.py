@@ -83,10 +83,23 @@ class Runner:
             self.plan = plans.choose(n_images, self._images_per_second)
             self.network = self._network(self.plan)
 
-    def run(self, sources: Sequence[Any], max_pixels: int = MAX_PIXELS) -> Iterator[Rows]:
-        """Run over image files, the bytes of such, PIL images or arrays; yield batch by batch, in order."""
+    def run(
+        self, sources: Sequence[Any], max_pixels: int = MAX_PIXELS, contents: Sequence[str] | None = None
+    ) -> Iterator[Rows]:
+        """Run over image files, PIL images or arrays; yield batch by batch, in order.
+
+        Parameters
+        ----------
+        contents
+            SHA-256 that the files had when they were scanned.
+
+        Raises
+        ------
+        DataError
+            A file has other content now: its row would be kept as that of another image.
+        """
         starts = range(0, len(sources), self.plan.batch_size)
-        load = functools.partial(self._load, sources, max_pixels)
+        load = functools.partial(self._load, sources, contents or [None] * len(sources), max_pixels)
         on_cpu = self.device.type == "cpu"
         work = (lambda start: self.forward(load(start))) if on_cpu else load
         with machine.torch_threads(1), self._threads(self.plan) as threads:
@@ -120,7 +133,7 @@ class Runner:
                 "--device cpu."
             ) from error
 
-    def _load(self, sources: Sequence[Any], max_pixels: int, start: int) -> Loaded:
+    def _load(self, sources: Sequence[Any], contents: Sequence[str | None], max_pixels: int, start: int) -> Loaded:
         """Decode one batch. What is not filled stays black: every batch has the same shape, so that a row does not
         depend on who was in its batch."""
         views = []
@@ -128,7 +141,12 @@ class Runner:
         bad: list[tuple[int, str]] = []
         for position in range(start, min(start + self.plan.batch_size, len(sources))):
             try:
-                pixels = decode(sources[position], max_pixels=max_pixels, at_least=self._draft_size)
+                pixels = decode(
+                    sources[position],
+                    max_pixels=max_pixels,
+                    at_least=self._draft_size,
+                    content=contents[position],
+                )
                 views.append(view(pixels, self.preprocessing))
                 good.append(position)
             except UnreadableImage as error:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.errors import ResourceError, UsageError
+from transfer.errors import DataError, ResourceError, UsageError
 from transfer.images.damage import describe_damage, pillow_errors
 from transfer.images.foreign import describe_foreign
 from transfer.images.formats import identify
 from transfer.images.guard import pillow_guard
 from transfer.images.orientation import upright
 from transfer.images.pixels import pixels_of_array, rgb_pixels
-from transfer.images.unreadable import UnreadableImage
+from transfer.images.unreadable import UnreadableImage, printable
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -32,12 +33,15 @@ MAX_PIXELS = 178_956_970
 # worst) with 1 to 1.5, 0.997 with 2 and more. A 12-megapixel JPEG takes 56 ms with 2, 45 ms with 1, 103 ms in full.
 _DRAFT_MARGIN = 2
 
+_N_HEAD_BYTES = 512  # tell the format
+
 
 def decode(
     source: str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray,
     *,
     max_pixels: int = MAX_PIXELS,
     at_least: int | None = None,
+    content: str | None = None,
 ) -> np.ndarray:
     """Return the pixels of an image: complete, upright, RGB.
 
@@ -51,13 +55,14 @@ def decode(
     ----------
     source
         A path, the bytes of a file, a PIL image, or an array: uint8, or floating point in [0, 1], of shape
-        (height, width) or (height, width, 1, 3 or 4). A path and the bytes of its file give the same pixels and the
-        same reasons: whoever reads a file to hash it need not read it twice.
+        (height, width) or (height, width, 1, 3 or 4).
     max_pixels
         Larger images are refused from their header alone, before any pixel is decoded.
     at_least
         Pixels that the shorter side is needed with. JPEGs at least four times as large are decoded at 1/2, 1/4 or
         1/8 of their size, keeping at least twice what is needed. None decodes in full.
+    content
+        The SHA-256 in hexadecimal that a file must have, from when it was scanned.
 
     Returns
     -------
@@ -70,6 +75,8 @@ def decode(
         The image is missing, damaged, too large, or of a format that is not in `FORMATS`.
     UsageError
         `source` is an array of another shape or type, or no kind of image at all.
+    DataError
+        The file has other content than `content`.
     """
     if isinstance(source, np.ndarray):
         return pixels_of_array(source)
@@ -78,31 +85,22 @@ def decode(
     if isinstance(source, Image.Image):
         return _decode_image(source, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode_stream(io.BytesIO(source), None, max_pixels, at_least)
+        return _decode_bytes(source, None, max_pixels, at_least)
     if isinstance(source, (str, os.PathLike)):
-        with _open_regular(source) as stream:
-            return _decode_stream(stream, source, max_pixels, at_least)
+        return _decode_bytes(_read(source, content), source, max_pixels, at_least)
     raise UsageError(f"Cannot decode {type(source).__name__}: give a path, bytes, a PIL image or a NumPy array.")
 
 
-class _File(io.BufferedReader):
-    """An open file that can be sought as bytes in memory can, so that Pillow finds the same damage in both."""
-
-    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return super().seek(position, whence)
-        except OSError:
-            if position < 0:
-                raise
-            # A damaged BigTIFF, whose positions have 64 bits, can point beyond what a file system allows.
-            return super().seek(0, os.SEEK_END)
-
-
-def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def _read(path: str | os.PathLike[str], content: str | None) -> bytes:
+    """Return the whole file: an image is decoded from memory, since libtiff maps a file that it is given, and one
+    that shrinks under a map kills the process."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (half the time of Path.stat); a FIFO would block
             raise UnreadableImage(path, "not a regular file")
-        return _File(open(path, "rb", buffering=0))
+        with open(path, "rb") as stream:
+            head = stream.read(_N_HEAD_BYTES)
+            _require_known(head, path)
+            data = head + stream.read()
     except FileNotFoundError as error:
         raise UnreadableImage(path, "no such file") from error
     except OSError as error:
@@ -111,20 +109,24 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise UnreadableImage(path, (error.strerror or str(error)).lower()) from error
     except ValueError as error:
         raise UnreadableImage(path, "not a file name") from error
+    if content is not None and hashlib.sha256(data).hexdigest() != content:
+        raise DataError(f"{printable(path)} has changed since the folder was scanned. Run again when nothing changes.")
+    return data
 
 
-def _decode_stream(
-    stream: BinaryIO, path: str | os.PathLike[str] | None, max_pixels: int, at_least: int | None
+def _decode_bytes(
+    data: bytes | bytearray | memoryview,
+    path: str | os.PathLike[str] | None,
+    max_pixels: int,
+    at_least: int | None,
 ) -> np.ndarray:
-    format_name, head = "image", b""
+    head = bytes(data[:_N_HEAD_BYTES])
+    format_name = "image"
     try:
         with pillow_guard:
-            head = stream.read(512)
             format_name, factory = _require_known(head, path)
-            stream.seek(0)
             # The plugin itself, because `Image.open` compares with a process-wide limit, `Image.MAX_IMAGE_PIXELS`.
-            # No file name: Pillow would map the file, and a file that shrinks under a map kills the process.
-            image = factory(stream, "")
+            image = factory(io.BytesIO(data), "")
             _require_pixels(image.size, path, max_pixels)
             if at_least:
                 image.draft(None, (_DRAFT_MARGIN * at_least, _DRAFT_MARGIN * at_least))
