@@ -132,18 +132,17 @@ def _ours(arguments: argparse.Namespace) -> None:
 def _limits(arguments: argparse.Namespace) -> None:
     """Measure the network on images in memory, and decoding without a network, on all cores."""
     from transfer import backbones, dataset, features, images
-    from transfer.features import running
 
     images_here = dataset.scan(arguments.folders[0])
     backbone = backbones.load_backbone()
     with tempfile.TemporaryDirectory() as cache:
         plans = features.Plans(backbone, ["features"], "cpu", arguments.exact, Path(cache))
-        runner = features.Runner(backbone, ["features"], plans, exact=arguments.exact, n_images=len(images_here))
+        runner = features.Runner(backbone, ["features"], plans, images_here.paths, exact=arguments.exact)
     size = runner.plan.batch_size
-    views = images.stack([images.load_view(p, backbone.preprocessing) for p in images_here.paths[:size]])
+    batch = runner.load(runner.plan, range(size))
 
     def network(_: int) -> int:
-        runner.forward(running.Loaded(list(range(size)), views, []))
+        runner.forward(runner.plan, batch)
         return size
 
     def decode(i: int) -> int:

@@ -223,9 +223,9 @@ def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, 
     """Return features in the order of `images`: from the cache for files, computed for pixels in memory."""
     if all(isinstance(image, (str, Path)) for image in images):
         return _features_of_files([str(image) for image in images], backbone, tap, exact, device)
-    runner = Runner(backbone, [tap], Plans(backbone, [tap], device, exact), exact=exact, n_images=len(images))
+    runner = Runner(backbone, [tap], Plans(backbone, [tap], device, exact), images, exact=exact)
     rows = []
-    for _, features, bad in runner.run(images):
+    for _, features, bad in runner.run():
         if bad:
             raise DataError(f"Image {bad[0][0]} cannot be read: {bad[0][1]}. Leave it and its label out.")
         rows.append(features[tap])

@@ -179,8 +179,8 @@ class Run:
         exact = self.recipe.exact if exact is None else exact
         with Progress(quiet).task("Predicting", len(sources)) as advance:
             plans = Plans(self.backbone, [tap], device, exact)
-            runner = Runner(self.backbone, [tap], plans, exact=exact, n_images=len(sources))
-            for positions, rows, bad in runner.run(sources, max_pixels):
+            runner = Runner(self.backbone, [tap], plans, sources, exact=exact, max_pixels=max_pixels)
+            for positions, rows, bad in runner.run():
                 if positions:
                     good += positions
                     probabilities.append(self.head.probabilities(rows[tap]))

@@ -153,10 +153,20 @@ def extract(
         caches, missing = look_up(computed_in)
         if not missing:
             return Extraction(dataset, caches, backbone, pool, computed_in, None, 0, 0.0)
-    runner = Runner(backbone, taps, plans, pool=pool, exact=exact, n_images=len(missing))
+    runner = Runner(
+        backbone,
+        taps,
+        plans,
+        dataset.paths,
+        contents=dataset.hashes,
+        max_pixels=max_pixels,
+        pool=pool,
+        exact=exact,
+        n_images=len(missing),
+    )
     caches, missing = look_up(runner.plan.dtype)
     started = time.perf_counter()
-    reasons = _compute(runner, dataset, missing, caches, np.dtype(dtype), max_pixels, progress)
+    reasons = _compute(runner, missing, caches, np.dtype(dtype), progress)
     seconds = time.perf_counter() - started
     unreadable = [
         Skipped(path, reasons[content])
@@ -176,23 +186,16 @@ def extract(
 
 
 def _compute(
-    runner: Runner,
-    dataset: Dataset,
-    missing: list[int],
-    caches: dict[str, ActivationCache],
-    dtype: np.dtype,
-    max_pixels: int,
-    progress: Progress,
+    runner: Runner, missing: list[int], caches: dict[str, ActivationCache], dtype: np.dtype, progress: Progress
 ) -> dict[str, str]:
     """Put the rows of the missing images into the caches; return why an image cannot be read, by its content."""
-    paths, contents = [dataset.paths[i] for i in missing], [dataset.hashes[i] for i in missing]
     reasons: dict[str, str] = {}
     shards = _Shards(caches, dtype, len(missing))
     with progress.task("Extracting features", len(missing)) as advance:
         try:
-            for positions, rows, bad in runner.run(paths, max_pixels, contents):
-                shards.add([contents[i] for i in positions], rows)
-                reasons.update((contents[i], reason) for i, reason in bad)
+            for positions, rows, bad in runner.run(missing):
+                shards.add([runner.contents[i] for i in positions], rows)
+                reasons.update((runner.contents[i], reason) for i, reason in bad)
                 advance(len(positions) + len(bad))
         finally:
             shards.flush()

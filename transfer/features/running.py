@@ -8,12 +8,12 @@ threads decode and the device computes.
 from __future__ import annotations
 
 import copy
-import functools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from transfer.errors import ResourceError
 from transfer.features.planning import CHANNELS_LAST, Plan, Plans
 from transfer.images import MAX_PIXELS, UnreadableImage, decode, normalise, stack, view
 
-_TIMED_RUNS = 2
+_TIMED_BATCHES = 2  # for each worker
 _WORTH_FUSING = 16  # images; below, rewriting the network costs more than it saves
 
 
@@ -50,12 +50,16 @@ class Runner:
 
     Parameters
     ----------
+    sources
+        Image files, PIL images or arrays.
+    contents
+        SHA-256 that the files had when they were scanned.
     pool
         ``average`` over the positions of a map, or ``none`` to keep the map.
     exact
         Compute in float32, and decode JPEGs in full.
     n_images
-        How many there will be: choosing how to run the network must not take longer than running it.
+        How many of the sources there are to run, all by default: choosing a plan must not take longer than that.
     """
 
     def __init__(
@@ -63,100 +67,102 @@ class Runner:
         backbone: Backbone,
         taps: Sequence[str],
         plans: Plans,
+        sources: Sequence[Any],
         *,
+        contents: Sequence[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
         pool: str = "average",
         exact: bool = False,
-        n_images: int,
+        n_images: int | None = None,
     ) -> None:
         machine.keep_memory()
+        self.sources = sources
+        self.n_images = len(sources) if n_images is None else n_images
+        self.contents = contents if contents is not None else [""] * len(sources)  # empty: not known
+        self.max_pixels = max_pixels
         self.preprocessing = backbone.preprocessing
         self.pool = pool
         self.exact = exact
         self.device = plans.device
         self._size = backbone.input_shape[1:]
         self._draft_size = None if exact else self.preprocessing.resize_size
-        self._is_worth_fusing = n_images >= _WORTH_FUSING
         self._is_map_last = _is_map_last(backbone.model)
         self._networks: dict[tuple[str, str], torch.nn.Module] = {}
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
             self._reader = cuts.read_taps(backbone.model, list(taps), backbone.input_shape)
-            self.plan = plans.choose(n_images, self._images_per_second)
-            self.network = self._network(self.plan)
+            self.plan = plans.choose(self.n_images, self._images_per_second)
 
-    def run(
-        self, sources: Sequence[Any], max_pixels: int = MAX_PIXELS, contents: Sequence[str] | None = None
-    ) -> Iterator[Rows]:
-        """Run over image files, PIL images or arrays; yield batch by batch, in order.
-
-        Parameters
-        ----------
-        contents
-            SHA-256 that the files had when they were scanned.
+    def run(self, positions: Sequence[int] | None = None) -> Iterator[Rows]:
+        """Yield the rows batch by batch, in order, of the sources at `positions` or of all.
 
         Raises
         ------
         DataError
-            A file has other content now: its row would be kept as that of another image.
+            A file has other content than when it was scanned: its row would be kept as that of another image.
+        ResourceError
+            The device has not enough memory.
         """
-        starts = range(0, len(sources), self.plan.batch_size)
-        load = functools.partial(self._load, sources, contents or [None] * len(sources), max_pixels)
-        on_cpu = self.device.type == "cpu"
-        work = (lambda start: self.forward(load(start))) if on_cpu else load
-        with machine.torch_threads(1), self._threads(self.plan) as threads:
-            waiting: deque[Future[Any]] = deque()
-            try:
-                for start in starts:
-                    waiting.append(threads.submit(work, start))
-                    if len(waiting) > 2 * self.plan.n_workers:
-                        done = waiting.popleft().result()
-                        yield done if on_cpu else self.forward(done)
-                while waiting:
-                    done = waiting.popleft().result()
-                    yield done if on_cpu else self.forward(done)
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def forward(self, loaded: Loaded) -> Rows:
-        """Run the network over one batch of views."""
-        good, views, bad = loaded
-        if not good:
-            return Rows(good, {}, bad)
-        precision = machine.full_float32(self.device) if self.exact else nullcontext()
         try:
-            with torch.inference_mode(), precision:
-                outputs = self.network(self._prepared(views.to(self.device, non_blocking=True), self.plan))
-                return Rows(good, {tap: self._pooled(rows[: len(good)]) for tap, rows in outputs.items()}, bad)
+            yield from self._run(self.plan, range(len(self.sources)) if positions is None else positions)
         except torch.OutOfMemoryError as error:
             raise ResourceError(
                 f"Out of memory on {self.device} with batches of {self.plan.batch_size}. Free some of it, or use "
                 "--device cpu."
             ) from error
 
-    def _load(self, sources: Sequence[Any], contents: Sequence[str | None], max_pixels: int, start: int) -> Loaded:
+    def load(self, plan: Plan, positions: Sequence[int]) -> Loaded:
         """Decode one batch. What is not filled stays black: every batch has the same shape, so that a row does not
         depend on who was in its batch."""
         views = []
         good: list[int] = []
         bad: list[tuple[int, str]] = []
-        for position in range(start, min(start + self.plan.batch_size, len(sources))):
+        for position in positions:
             try:
                 pixels = decode(
-                    sources[position],
-                    max_pixels=max_pixels,
+                    self.sources[position],
+                    max_pixels=self.max_pixels,
                     at_least=self._draft_size,
-                    content=contents[position],
+                    content=self.contents[position] or None,
                 )
                 views.append(view(pixels, self.preprocessing))
                 good.append(position)
             except UnreadableImage as error:
                 bad.append((position, error.reason))
-        views += [torch.zeros(3, *self._size, dtype=torch.uint8)] * (self.plan.batch_size - len(views))
+        views += [torch.zeros(3, *self._size, dtype=torch.uint8)] * (plan.batch_size - len(views))
         batch = stack(views)
         return Loaded(good, batch.pin_memory() if self.device.type == "cuda" else batch, bad)
 
-    def _prepared(self, views: torch.Tensor, plan: Plan) -> torch.Tensor:
-        return normalise(views, self.preprocessing, getattr(torch, plan.dtype), _memory_format(plan))
+    def forward(self, plan: Plan, loaded: Loaded) -> Rows:
+        """Run the network over one batch of views."""
+        good, views, bad = loaded
+        if not good:
+            return Rows(good, {}, bad)
+        precision = machine.full_float32(self.device) if self.exact else nullcontext()
+        with torch.inference_mode(), precision:
+            images = views.to(self.device, non_blocking=True)
+            images = normalise(images, self.preprocessing, getattr(torch, plan.dtype), _memory_format(plan))
+            outputs = self._network(plan)(images)
+            return Rows(good, {tap: self._pooled(rows[: len(good)]) for tap, rows in outputs.items()}, bad)
+
+    def _run(self, plan: Plan, positions: Sequence[int]) -> Iterator[Rows]:
+        self._network(plan)  # built by one thread
+        batches = [positions[start : start + plan.batch_size] for start in range(0, len(positions), plan.batch_size)]
+        on_cpu = self.device.type == "cpu"
+        work = (lambda batch: self.forward(plan, self.load(plan, batch))) if on_cpu else partial(self.load, plan)
+        finish = (lambda rows: rows) if on_cpu else partial(self.forward, plan)
+        threads = ThreadPoolExecutor(plan.n_workers, initializer=torch.set_num_threads, initargs=(plan.n_threads,))
+        with machine.torch_threads(1), threads:
+            waiting: deque[Future[Any]] = deque()
+            try:
+                for batch in batches:
+                    waiting.append(threads.submit(work, batch))
+                    if len(waiting) > 2 * plan.n_workers:
+                        yield finish(waiting.popleft().result())
+                while waiting:
+                    yield finish(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     def _pooled(self, rows: torch.Tensor) -> np.ndarray:
         rows = rows.float()
@@ -173,7 +179,11 @@ class Runner:
             dtype, layout = getattr(torch, plan.dtype), _memory_format(plan)
             # the reader shares its layers with the backbone, which stays where and as it is
             reader = self._reader if self.device.type == "cpu" else copy.deepcopy(self._reader).to(self.device)
-            if isinstance(reader, torch.fx.GraphModule) and self._is_worth_fusing and plan.layout == CHANNELS_LAST:
+            if (
+                isinstance(reader, torch.fx.GraphModule)
+                and self.n_images >= _WORTH_FUSING
+                and plan.layout == CHANNELS_LAST
+            ):
                 example = torch.rand(1, 3, *self._size, device=self.device)
                 self._networks[key] = fusion.fuse(reader, example, dtype)
             elif plan.dtype == "float32" and plan.layout != CHANNELS_LAST:
@@ -183,28 +193,17 @@ class Runner:
         return self._networks[key]
 
     def _images_per_second(self, plan: Plan) -> float:
-        """Run the network for a moment on noise, as `plan` would, on all its threads at once."""
+        """Run the first images for a moment as `plan` would, decoding included."""
+        n_workers = plan.n_workers if self.device.type == "cpu" else 1
+        first = [i % len(self.sources) for i in range(n_workers * plan.batch_size)]
         try:
-            network = self._network(plan)
-            noise = torch.randint(256, (plan.batch_size, 3, *self._size), dtype=torch.uint8, device=self.device)
-
-            def once(_: int) -> None:
-                with torch.inference_mode():
-                    network(self._prepared(noise, plan))
-                machine.synchronise(self.device)
-
-            at_once = plan.n_workers if self.device.type == "cpu" else 1
-            with self._threads(plan) as threads:
-                list(threads.map(once, range(at_once)))
-                started = time.perf_counter()
-                list(threads.map(once, range(_TIMED_RUNS * at_once)))
-            return _TIMED_RUNS * at_once * plan.batch_size / (time.perf_counter() - started)
+            list(self._run(plan, first))  # builds the network and fills its memory
+            started = time.perf_counter()
+            list(self._run(plan, first * _TIMED_BATCHES))
+            return len(first) * _TIMED_BATCHES / (time.perf_counter() - started)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return 0.0
-
-    def _threads(self, plan: Plan) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(plan.n_workers, initializer=torch.set_num_threads, initargs=(plan.n_threads,))
 
 
 def _memory_format(plan: Plan) -> torch.memory_format:
