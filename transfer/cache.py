@@ -89,7 +89,7 @@ class ActivationCache:
             out[here] = self._shards[shard][where[here, 1]]
         return out
 
-    def chunks(self, contents: Sequence[str], n_rows: int = 4096) -> Iterator[np.ndarray]:
+    def chunks(self, contents: Sequence[str], n_rows: int = 1024) -> Iterator[np.ndarray]:
         """Yield the rows of these contents in their order, `n_rows` at a time."""
         for start in range(0, len(contents), n_rows):
             yield self.rows(contents[start : start + n_rows])

@@ -19,7 +19,7 @@ from transfer import __version__
 from transfer.errors import UsageError
 
 # glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 @functools.cache
@@ -36,7 +36,14 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_M_TOP_PAD, 64 << 20))
+    # each arena keeps memory of its own: as many as there are threads that need much
+    settings = {
+        _M_ARENA_MAX: count_cores() + 1,
+        _M_MMAP_MAX: 0,
+        _M_TRIM_THRESHOLD: 2**31 - 1,
+        _M_TOP_PAD: 64 << 20,
+    }
+    return all(mallopt(name, value) for name, value in settings.items())
 
 
 def count_cores() -> int:
