@@ -26,7 +26,7 @@ def test_the_embedded_default_tells_ants_from_bees_by_its_imagenet_classes(share
 
     from transfer.images import load_view, normalise
 
-    tensors = backbones.read_weights(backbones._embedded_file("tf_efficientnet_lite0"))
+    tensors = backbones.read_weights(backbones.packages.embedded_file("tf_efficientnet_lite0"))
     model = timm.create_model("tf_efficientnet_lite0")
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
     model.eval()
