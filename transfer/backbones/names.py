@@ -19,16 +19,33 @@ def full_name(name: str) -> str:
     UsageError
         There is no such network; the message names the nearest.
     """
-    import timm
-
     bare = bare_name(name)
-    if not name.startswith(TORCHVISION) and timm.is_model(bare):
+    if name.startswith(TORCHVISION) and bare in torchvision_names():  # timm, whose import takes seconds, is not asked
+        if name != architecture(name):
+            torchvision_weights(name)  # which names the tags there are
+        return name
+    import timm
+    from timm.models import get_deprecated_models
+
+    renamed = get_deprecated_models()
+    if new := renamed.get(name):
+        return new
+    if not name.startswith(TORCHVISION) and timm.is_model(bare) and bare not in renamed:
         if name == bare or timm_config(name):
             return name
         raise UsageError(_unknown(name, timm.list_models(pretrained=True)))
-    if bare in torchvision_names():
-        return TORCHVISION + name.removeprefix(TORCHVISION)
+    if not name.startswith(TORCHVISION) and bare in torchvision_names():
+        return full_name(TORCHVISION + name)
     raise UsageError(_unknown(name, [*timm.list_models(), *torchvision_names(), *_with_prefix(torchvision_names())]))
+
+
+def architecture(name: str) -> str:
+    """Return a full name without the tag of the weights.
+
+    >>> architecture("torchvision/resnet18.IMAGENET1K_V1")
+    'torchvision/resnet18'
+    """
+    return name.partition(".")[0]
 
 
 def bare_name(name: str) -> str:
@@ -37,7 +54,7 @@ def bare_name(name: str) -> str:
     >>> bare_name("torchvision/resnet18.IMAGENET1K_V1")
     'resnet18'
     """
-    return name.removeprefix(TORCHVISION).partition(".")[0]
+    return architecture(name).removeprefix(TORCHVISION)
 
 
 def torchvision_names() -> list[str]:
@@ -52,6 +69,12 @@ def all_names(pretrained: bool = False) -> list[str]:
     import timm
 
     return [*timm.list_models(pretrained=pretrained), *_with_prefix(torchvision_names())]
+
+
+def is_published(name: str) -> bool:
+    """Say whether there are pretrained weights of this name anywhere; torchvision has some for all its networks."""
+    config = {} if name.startswith(TORCHVISION) else timm_config(name) or {}
+    return name.startswith(TORCHVISION) or bool(config.get("hf_hub_id") or config.get("url"))
 
 
 def timm_config(name: str) -> dict[str, Any] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from transfer.backbones.names import TORCHVISION, bare_name, full_name
+from transfer.backbones.names import TORCHVISION, bare_name, default_preprocessing, full_name
 
 
 def build(name: str) -> nn.Module:
@@ -30,9 +31,12 @@ def build_whole(name: str) -> nn.Module:
     import torchvision
 
     bare = bare_name(name)
-    # what keeps two networks from a slow initialisation and a warning about it
-    quick_start = {"init_weights": False} if bare in ("inception_v3", "googlenet") else {}
-    return torchvision.models.get_model(bare, weights=None, **quick_start)
+    settings: dict[str, Any] = {}
+    if bare in ("inception_v3", "googlenet"):  # a slow initialisation, and a warning about it
+        settings["init_weights"] = False
+    if bare.startswith("vit_"):  # it takes one image size, which is that of the weights
+        settings["image_size"] = default_preprocessing(name).input_size
+    return torchvision.models.get_model(bare, weights=None, **settings)
 
 
 def without_classifier(model: Any, name: str) -> nn.Module:
@@ -47,6 +51,14 @@ def without_classifier(model: Any, name: str) -> nn.Module:
             if hasattr(model, branch):
                 setattr(model, branch, None)
     return model
+
+
+def feature_width(shape: Sequence[int]) -> int:
+    """Return the length of a row of features from the shape of a network's output: rows, tokens or maps of channels.
+
+    Tokens and maps come from encoders that leave averaging to others.
+    """
+    return shape[2] if len(shape) == 3 else shape[1]
 
 
 def last_linear(model: nn.Module) -> str:
