@@ -130,7 +130,12 @@ def test_inspect_describes_and_plans(run_cli, shapes: Path, tmp_path: Path) -> N
 def test_backbones_lists_names_and_cuts(run_cli) -> None:
     code, out, _ = run_cli("backbones", "test_resnet*")
     assert code == 0
-    assert "test_resnet" in out
+    assert re.search(r"test_resnet +timm +0\.\d M +160 +\d+  hub", out)
+    code, out, _ = run_cli("backbones")
+    lines = out.splitlines()
+    assert len(lines) > 1000
+    assert all(re.search(r" \d+\.\d M +\d+ +\d+  (hub|none|on this machine)$", line) for line in lines[1:])
+    assert len(json.loads(run_cli("backbones", "--json")[1])) == len(lines) - 1
     code, out, _ = run_cli("backbones", "test_resnet")
     assert [name for name in ("pixels", "layer1", "layer4", "features") if name in out] == [
         "pixels",

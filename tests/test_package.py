@@ -90,12 +90,13 @@ def test_all_packages_are_named_for_the_wheel() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
+def test_the_wheel_carries_the_recipes_and_tables(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, cwd=tmp_path)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert "transfer/recipes/linear-svm.yaml" in names
     assert "transfer/dataset/__init__.py" in names
+    assert "transfer/backbones/sizes.csv" in names
     assert not [name for name in names if name.startswith(("tests", "bench"))]
 
 

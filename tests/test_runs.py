@@ -190,6 +190,40 @@ def test_a_run_serves_as_weights_for_another(run, shapes: Path) -> None:
     assert backbone.preprocessing == run.backbone.preprocessing
 
 
+def test_a_run_as_weights_brings_its_network_or_says_which_it_has(run) -> None:
+    assert transfer.load_backbone(None, run.path).name == "test_resnet"
+    assert transfer.load_backbone(None).name == "tf_efficientnet_lite0"
+    for other in ("test_vit", "tf_efficientnet_lite0", "torchvision/resnet18"):
+        with pytest.raises(ArtefactError, match=f"has the network test_resnet, not {other}.*`--backbone test_resnet`"):
+            transfer.load_backbone(other, run.path)
+
+
+def test_a_run_with_a_tagged_network_serves_its_architecture(run, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run.path, tmp_path / "copy"))
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(info | {"backbone": "test_resnet.r160_in1k"}))
+    for name in (None, "test_resnet"):
+        assert transfer.load_backbone(name, copy).name == "test_resnet.r160_in1k"
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", "a flipped byte"])
+def test_a_damaged_run_does_not_serve_as_weights(run, tmp_path: Path, damage: str) -> None:
+    copy = Path(shutil.copytree(run.path, tmp_path / "copy"))
+    if damage.startswith("{"):
+        (copy / "run.json").write_text(damage)
+    else:
+        data = bytearray((copy / "model.safetensors").read_bytes())
+        data[-100] ^= 1
+        (copy / "model.safetensors").write_bytes(data)
+    with pytest.raises(ArtefactError, match="Fit again"):
+        transfer.load_backbone("test_resnet", copy)
+
+
+def test_a_folder_of_weights_need_not_be_a_run(run, tmp_path: Path) -> None:
+    shutil.copy(run.path / "model.safetensors", tmp_path)
+    assert transfer.load_backbone("test_resnet", tmp_path).weights_hash == run.info["weights"]["sha256"]
+
+
 def test_the_model_file_holds_no_other_tensors_than_the_network(run) -> None:
     import timm
 

@@ -270,19 +270,16 @@ def backbones(pattern: str, as_json: bool) -> None:
     if pattern in named or f"torchvision/{pattern}" in named or not rows:
         _print_cuts(backbones.full_name(pattern), as_json)  # which says what the nearest name is
         return
-    for row in rows if len(rows) <= 60 else []:
-        row.update(backbones.measure(row["name"]))
     if as_json:
         _print_json(rows)
         return
-    click.echo(f"{'name':48} {'source':12} {'input':>6} {'parameters':>11} {'features':>9}  weights")
+    click.echo(f"{'name':48} {'source':12} {'parameters':>11} {'input':>6} {'features':>9}  weights")
     for row in rows:
-        size = f"{row['parameters'] / 1e6:.1f} M" if "parameters" in row else ""
-        here = "on this machine" if row["here"] else "hub"
-        width = row.get("features", "")
-        click.echo(f"{row['name']:48} {row['source']:12} {row['input_size']:>6} {size:>11} {width:>9}  {here}")
-    if len(rows) > 60:
-        click.echo(f"{len(rows)} networks. Parameters and features are shown for 60 or fewer: narrow the pattern.")
+        size = f"{row['parameters'] / 1e6:.1f} M"
+        weights = "on this machine" if row["here"] else "hub" if row["published"] else "none"
+        click.echo(
+            f"{row['name']:48} {row['source']:12} {size:>11} {row['input_size']:>6} {row['features']:>9}  {weights}"
+        )
 
 
 @cli.command()
