@@ -62,7 +62,7 @@ class Plans:
         n_cores = machine.count_cores()
         # what is usually fastest comes first; small batches stay in a core's cache, a GPU wants large ones
         on_cpu = self.device.type == "cpu"
-        sizes = (8, 4) if on_cpu else (64, 128, 256)
+        sizes = (4, 8) if on_cpu else (64, 128, 256)
         self._alternatives: list[list[Settings]] = [
             [{"dtype": dtype} for dtype in (*narrow, "float32")],
             [{"batch_size": size} for size in sizes],
