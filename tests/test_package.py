@@ -13,10 +13,11 @@ PACKAGE = ROOT / "transfer"
 # from the floor up; a module imports from its own tier or below, never from above
 TIERS = [
     ["errors"],
-    ["files", "progress", "display", "recipe", "metrics", "machine"],
+    ["files", "progress", "display", "recipe", "metrics", "machine", "memos"],
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
     ["features"],
+    ["training"],
     ["runs"],
     ["strategies", "estimators"],
     ["cli"],

@@ -68,6 +68,11 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @click.option("--out", type=click.Path(), metavar="DIR", help="The run folder; runs/DATA-STRATEGY by default.")
 @click.option("--split", type=click.Path(), metavar="CSV", help="Use the parts of an earlier run's split.csv.")
 @click.option("--seed", type=int, help="Of every draw.")
+@click.option("--per-class", type=click.IntRange(1), metavar="N", help="Train on so many images of each class.")
+@click.option("--cut", metavar="NAME", help="Train all layers right of this one; see `transfer backbones NAME`.")
+@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Of training layers.")
+@click.option("--minutes", type=float, metavar="M", help="Be done within this time, with fewer epochs if need be.")
+@click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
 def fit(
     data: str,
@@ -75,6 +80,10 @@ def fit(
     settings: tuple[str, ...],
     out: str | None,
     split: str | None,
+    per_class: int | None,
+    epochs: int | None,
+    minutes: float | None,
+    resume: bool,
     on_bad: str | None,
     max_pixels: int | None,
     as_json: bool,
@@ -88,9 +97,15 @@ def fit(
     """
     from transfer.strategies import fit
 
-    extra = [f"data.on_bad={on_bad}"] if on_bad else []
-    extra += [f"data.max_pixels={max_pixels}"] if max_pixels else []
-    run = fit(data, recipe, out=out, split=split, settings=[*settings, *extra], quiet=quiet, **changes)
+    short = {
+        "data.on_bad": on_bad,
+        "data.max_pixels": max_pixels,
+        "data.per_class": per_class,
+        "train.epochs": epochs,
+        "train.minutes": minutes,
+    }
+    settings += tuple(f"{key}={value}" for key, value in short.items() if value is not None)
+    run = fit(data, recipe, out=out, split=split, settings=settings, resume=resume, quiet=quiet, **changes)
     if as_json:
         _print_json({"run": str(run.path), **run.metrics})
         return

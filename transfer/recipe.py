@@ -31,6 +31,7 @@ class DataSettings(_Settings):
     max_pixels: int = Field(178_956_970, gt=0)  # Pillow's own limit; a larger image is counted as unreadable
     val_share: float | None = Field(None, gt=0, lt=1)  # None: by size, about 20 % for hundreds of images
     test_share: float | None = Field(None, gt=0, lt=1)  # None: by size; used where the folder has no test part
+    per_class: int | None = Field(None, ge=1)  # train on so many images of each class; None: on all
 
 
 class HeadSettings(_Settings):
@@ -43,15 +44,40 @@ class HeadSettings(_Settings):
     refit: bool = True  # after scoring on val, choose and fit once more on train and val together
 
 
+class TrainSettings(_Settings):
+    """How layers are trained, for the strategies `partial` and `full`."""
+
+    epochs: int = Field(10, ge=1)
+    minutes: float | None = Field(None, gt=0)  # for the whole fit; None: as long as the epochs take
+    min_steps: int = Field(200, ge=0)  # small sets get more epochs, so that they are trained at all
+    patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(1e-2, gt=0)  # peak rate of the head
+    backbone_lr: float = Field(0.1, gt=0)  # of the last pretrained block, as a share of the head's
+    layer_decay: float = Field(0.9, gt=0, le=1)  # each block learns this much slower than the one behind it
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of all steps
+    weight_decay: float = Field(0.05, ge=0)  # not on norms and biases
+    clip: float = Field(1.0, gt=0)  # largest norm of the gradient
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0)  # alpha; 0: off
+    cutmix: float = Field(0.0, ge=0)  # alpha; 0: off
+    ema: float = Field(0.0, ge=0, lt=1)  # decay per step of averaged weights, which are then what is judged; 0: off
+    batchnorm: Literal["frozen", "train"] = "frozen"  # statistics of small batches are noise
+    augment: Literal["none", "light", "standard", "strong"] = "standard"
+    views: int | None = Field(None, ge=1)  # random views of each image that are cached; None: by disk and time
+
+
 class Recipe(_Settings):
     """A complete description of one experiment. Every default is written into the run's `recipe.yaml`."""
 
-    strategy: Literal["linear-svm", "logistic", "ridge", "frozen"] = "linear-svm"
+    strategy: Literal["linear-svm", "logistic", "ridge", "frozen", "partial", "full"] = "linear-svm"
     backbone: str = "tf_efficientnet_lite0"
     weights: str | None = None  # a .safetensors or .pth file, a run folder, or `random`; None: the pretrained ones
     tap: str = "features"  # the layer whose output the head sees; `features` is the classifier's input
+    cut: str | None = None  # for `partial`: all to its left is frozen; None: the last two stages are trained
     data: DataSettings = DataSettings()
     head: HeadSettings = HeadSettings()
+    train: TrainSettings = TrainSettings()
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     exact: bool = False  # float32 throughout, where otherwise a short measurement chooses the type
     seed: int = Field(0, ge=0)  # of every draw: the split, the folds, the bootstrap

@@ -315,6 +315,8 @@ def write_run(
     scores: dict[str, Any],
     test_probabilities: np.ndarray,
     seconds: dict[str, float],
+    history: Sequence[dict[str, Any]] = (),
+    training: dict[str, Any] | None = None,
 ) -> Run:
     """Write a run folder whole, or not at all."""
     with atomic_folder(folder) as building:
@@ -323,6 +325,8 @@ def write_run(
         model_info = _write_model(building, backbone, fitted.head, dataset.classes, recipe.tap)
         _write_predictions(building, dataset, split, test_probabilities)
         write_json(building / "metrics.json", scores)
+        if history:
+            write_csv(building / "history.csv", list(history[0]), (list(row.values()) for row in history))
         write_json(
             building / "run.json",
             {
@@ -340,6 +344,7 @@ def write_run(
                     "class_weights": fitted.class_weights,
                     "temperature": fitted.head.temperature,
                 },
+                "training": training or None,
                 "model": model_info,
                 "data": {
                     "root": str(dataset.root),

@@ -39,6 +39,11 @@ class Backbone:
         """The shape of one image as the network takes it."""
         return (3, self.preprocessing.input_size, self.preprocessing.input_size)
 
+    @property
+    def is_map_last(self) -> bool:
+        """Whether its maps are (N, H, W, C), as Swin's are."""
+        return getattr(self.model, "output_fmt", "") == "NHWC" or type(self.model).__name__ == "SwinTransformer"
+
 
 def load_backbone(
     name: str | None = DEFAULT,

@@ -7,6 +7,7 @@ that one tensor per image is all that crosses. How a name becomes two modules, e
 * `survey` runs each node for its shape; `metering` counts its multiply-adds and follows its receptive field.
 * `places` finds the nodes where exactly one tensor crosses, `names` says which are offered and under what name,
   `points` describes them, and `traces` remembers it all. `stages` picks those between the main stages.
+* `depths` counts the blocks between the cuts, for learning rates.
 * `parts` copies the nodes left and right of a cut into two modules, which hold the backbone's own parameters.
 
 Where a backbone cannot be traced at all, it has two cuts: ``pixels`` and ``features``.
@@ -14,6 +15,7 @@ Where a backbone cannot be traced at all, it has two cuts: ``pixels`` and ``feat
 
 from __future__ import annotations
 
+from transfer.cuts.depths import parameter_depths
 from transfer.cuts.parts import Prefix, Suffix, cut, read_taps
 from transfer.cuts.points import FEATURES, IMAGENET_SIZE, PIXELS, CutPoint
 from transfer.cuts.stages import stage_cuts
@@ -29,6 +31,7 @@ __all__ = [
     "Trace",
     "cut",
     "cut_points",
+    "parameter_depths",
     "read_taps",
     "stage_cuts",
     "tap_names",

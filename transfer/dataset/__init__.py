@@ -14,7 +14,7 @@ from transfer.dataset.parts import PARTS
 from transfer.dataset.records import Dataset, Skipped, duplicates
 from transfer.dataset.scanning import Source, find_images, from_lists, scan
 from transfer.dataset.sniffing import sniff
-from transfer.dataset.splitting import Split, draw_split, held_out_share, read_split, write_split
+from transfer.dataset.splitting import Split, draw_split, held_out_share, read_split, thin_out, write_split
 from transfer.dataset.unreadable import stop_on_bad
 
 __all__ = [
@@ -34,5 +34,6 @@ __all__ = [
     "scan",
     "sniff",
     "stop_on_bad",
+    "thin_out",
     "write_split",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter, deque
 from dataclasses import dataclass, replace
@@ -143,6 +144,28 @@ def _quotas(n_images: np.ndarray, share: float, tie_keys: list[bytes]) -> list[i
 def _order_key(seed: int, salt: str, text: str) -> bytes:
     """Return a pseudo-random sort key that only the arguments decide, so that a grown set keeps most of its split."""
     return hashlib.sha256(f"{seed}\0{salt}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+
+def thin_out(dataset: Dataset, split: Split, per_class: int, seed: int) -> np.ndarray:
+    """Return the positions that are left, sorted, when each class keeps at most `per_class` images to train on.
+
+    Val keeps its share of train; test stays whole, so that results with more and fewer images compare. A smaller
+    number keeps some of those that a larger one keeps.
+    """
+    kept = [split.indices("test")]
+    counts = {part: np.bincount(dataset.labels[split.indices(part)]).sum() for part in ("train", "val")}
+    for part, limit in (
+        ("train", per_class),
+        ("val", math.ceil(per_class * counts["val"] / max(1, counts["train"]))),
+    ):
+        pool = split.indices(part)
+        order = sorted(pool.tolist(), key=lambda i: _order_key(seed, f"thin {part}", dataset.hashes[i]))
+        taken = np.zeros(len(dataset.classes), int)
+        for i in order:
+            if taken[dataset.labels[i]] < limit:
+                taken[dataset.labels[i]] += 1
+                kept.append(np.array([i]))
+    return np.sort(np.concatenate(kept))
 
 
 def write_split(path: str | os.PathLike[str], dataset: Dataset, split: Split) -> None:

@@ -16,7 +16,7 @@ from transfer.features.decoding import decode_all
 from transfer.features.exporting import check_features, export_features, write_features
 from transfer.features.extracting import Extraction, Features, extract, extract_features
 from transfer.features.planning import Plan, Plans
-from transfer.features.running import Runner
+from transfer.features.running import Runner, pooled
 
 __all__ = [
     "FEATURES",
@@ -30,5 +30,6 @@ __all__ = [
     "export_features",
     "extract",
     "extract_features",
+    "pooled",
     "write_features",
 ]

@@ -18,7 +18,7 @@ from transfer.errors import UsageError
 from transfer.features.planning import Plan, Plans
 from transfer.features.running import Runner
 from transfer.files import require_space
-from transfer.images import MAX_PIXELS
+from transfer.images import MAX_PIXELS, RandomView
 from transfer.progress import Progress
 
 _SHARD_BYTES = 64 << 20
@@ -115,6 +115,8 @@ def extract(
     exact: bool = False,
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
+    random_view: RandomView | None = None,
+    label: str = "Extracting features",
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> Extraction:
@@ -124,6 +126,10 @@ def extract(
     ----------
     dtype
         In which the rows are kept: ``float32`` or ``float16``.
+    random_view
+        Which random view of each image to run over, instead of the standard one.
+    label
+        What the progress says.
     cache
         Another folder for the cache than the user's.
     """
@@ -136,6 +142,7 @@ def extract(
         "weights": backbone.weights_hash,
         "backbone": backbone.name,
         "view": backbone.preprocessing.fingerprint(),
+        "random_view": random_view.to_dict() if random_view else None,
         "pool": pool,
         "dtype": dtype,
         "exact": exact,
@@ -163,10 +170,11 @@ def extract(
         pool=pool,
         exact=exact,
         n_images=len(missing),
+        random_view=random_view,
     )
     caches, missing = look_up(runner.plan.dtype)
     started = time.perf_counter()
-    reasons = _compute(runner, missing, caches, np.dtype(dtype), progress)
+    reasons = _compute(runner, missing, caches, np.dtype(dtype), label, progress)
     seconds = time.perf_counter() - started
     unreadable = [
         Skipped(path, reasons[content])
@@ -186,12 +194,17 @@ def extract(
 
 
 def _compute(
-    runner: Runner, missing: list[int], caches: dict[str, ActivationCache], dtype: np.dtype, progress: Progress
+    runner: Runner,
+    missing: list[int],
+    caches: dict[str, ActivationCache],
+    dtype: np.dtype,
+    label: str,
+    progress: Progress,
 ) -> dict[str, str]:
     """Put the rows of the missing images into the caches; return why an image cannot be read, by its content."""
     reasons: dict[str, str] = {}
     shards = _Shards(caches, dtype, len(missing))
-    with progress.task("Extracting features", len(missing)) as advance:
+    with progress.task(label, len(missing)) as advance:
         try:
             for positions, rows, bad in runner.run(missing):
                 shards.add([runner.contents[i] for i in positions], rows)

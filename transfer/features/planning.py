@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +13,7 @@ import torch
 
 from transfer import machine
 from transfer.backbones import Backbone
-from transfer.errors import ResourceError
-from transfer.files import cache_folder, write_json
+from transfer.memos import Memo
 
 CHANNELS_LAST, CONTIGUOUS = "channels_last", "contiguous"
 _WORTH_MEASURING = 512  # images; below, the usual plan is done before the others are measured
@@ -55,7 +52,7 @@ class Plans:
         self, backbone: Backbone, taps: Sequence[str], device: str, exact: bool, folder: Path | None = None
     ) -> None:
         self.device = machine.pick_device(device)
-        self.path = (folder or cache_folder()) / "plans.json"
+        self.memo = Memo("plans", folder)
         about = [machine.describe_device(self.device), torch.__version__, backbone.weights_hash, *taps]
         self.key = " | ".join([*about, *["exact"] * exact])
         narrow = [] if exact else machine.narrow_types(self.device)
@@ -108,27 +105,18 @@ class Plans:
                     self.speeds[plan] = measure(plan)
                 best = max(best, plan, key=lambda plan: self.speeds.get(plan, 0.0))
         if len(self.speeds) > n_known:
-            self._write()
+            self.memo.write(
+                self.key, [[dataclasses.asdict(plan), round(speed, 1)] for plan, speed in self.speeds.items()]
+            )
         return self.best
 
     def _read(self) -> dict[Plan, float]:
         try:
-            rows = json.loads(self.path.read_text(encoding="utf-8"))[self.key]
-            speeds = {Plan(**settings): float(speed) for settings, speed in rows}
-        except (OSError, ValueError, KeyError, TypeError):
+            speeds = {Plan(**settings): float(speed) for settings, speed in self.memo.read(self.key) or []}
+        except (ValueError, TypeError):
             return {}
         return {plan: speed for plan, speed in speeds.items() if self._is_possible(plan)}
 
     def _is_possible(self, plan: Plan) -> bool:
         settings = dataclasses.asdict(plan).items()
         return all(any(choice.items() <= settings for choice in choices) for choices in self._alternatives)
-
-    def _write(self) -> None:
-        rows = [[dataclasses.asdict(plan), round(speed, 1)] for plan, speed in self.speeds.items()]
-        with contextlib.suppress(ResourceError, OSError):  # not worth stopping for: it will be measured again
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                known = json.loads(self.path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                known = {}
-            write_json(self.path, {**(known if isinstance(known, dict) else {}), self.key: rows})

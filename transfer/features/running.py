@@ -23,7 +23,7 @@ from transfer import cuts, fusion, machine
 from transfer.backbones import Backbone
 from transfer.errors import ResourceError
 from transfer.features.planning import CHANNELS_LAST, Plan, Plans
-from transfer.images import MAX_PIXELS, UnreadableImage, decode, normalise, stack, view
+from transfer.images import MAX_PIXELS, RandomView, UnreadableImage, decode, normalise, stack, view
 
 _TIMED_BATCHES = 2  # for each worker
 _WORTH_FUSING = 16  # images; below, rewriting the network costs more than it saves
@@ -58,6 +58,8 @@ class Runner:
         ``average`` over the positions of a map, or ``none`` to keep the map.
     exact
         Compute in float32, and decode JPEGs in full.
+    random_view
+        Instead of the standard view; it needs the `contents`.
     n_images
         How many of the sources there are to run, all by default: choosing a plan must not take longer than that.
     """
@@ -74,6 +76,7 @@ class Runner:
         pool: str = "average",
         exact: bool = False,
         n_images: int | None = None,
+        random_view: RandomView | None = None,
     ) -> None:
         machine.keep_memory()
         self.sources = sources
@@ -85,8 +88,9 @@ class Runner:
         self.exact = exact
         self.device = plans.device
         self._size = backbone.input_shape[1:]
-        self._draft_size = None if exact else self.preprocessing.resize_size
-        self._is_map_last = _is_map_last(backbone.model)
+        self.random_view = random_view
+        self._draft_size = None if exact or random_view else self.preprocessing.resize_size
+        self._is_map_last = backbone.is_map_last
         self._networks: dict[tuple[str, str], torch.nn.Module] = {}
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
             self._reader = cuts.read_taps(backbone.model, list(taps), backbone.input_shape)
@@ -124,13 +128,18 @@ class Runner:
                     at_least=self._draft_size,
                     content=self.contents[position] or None,
                 )
-                views.append(view(pixels, self.preprocessing))
+                views.append(self._see(pixels, self.contents[position]))
                 good.append(position)
             except UnreadableImage as error:
                 bad.append((position, error.reason))
         views += [torch.zeros(3, *self._size, dtype=torch.uint8)] * (plan.batch_size - len(views))
         batch = stack(views)
         return Loaded(good, batch.pin_memory() if self.device.type == "cuda" else batch, bad)
+
+    def _see(self, pixels: np.ndarray, content: str) -> torch.Tensor:
+        if self.random_view is None:
+            return view(pixels, self.preprocessing)
+        return self.random_view.see(pixels, self.preprocessing, content)
 
     def forward(self, plan: Plan, loaded: Loaded) -> Rows:
         """Run the network over one batch of views."""
@@ -165,12 +174,7 @@ class Runner:
                     future.cancel()
 
     def _pooled(self, rows: torch.Tensor) -> np.ndarray:
-        rows = rows.float()
-        if self.pool == "average":
-            if rows.ndim == 4:
-                rows = rows.mean((1, 2) if self._is_map_last else (2, 3))
-            elif rows.ndim == 3:  # tokens of a transformer
-                rows = rows.mean(1)
+        rows = pooled(rows.float(), self._is_map_last) if self.pool == "average" else rows.float()
         return rows.contiguous().cpu().numpy()
 
     def _network(self, plan: Plan) -> torch.nn.Module:
@@ -210,6 +214,8 @@ def _memory_format(plan: Plan) -> torch.memory_format:
     return torch.channels_last if plan.layout == CHANNELS_LAST else torch.contiguous_format
 
 
-def _is_map_last(model: torch.nn.Module) -> bool:
-    """Tell networks whose maps are (N, H, W, C), such as Swin."""
-    return getattr(model, "output_fmt", "") == "NHWC" or type(model).__name__ == "SwinTransformer"
+def pooled(rows: torch.Tensor, is_map_last: bool) -> torch.Tensor:
+    """Return activations (N, ...) averaged over the positions of a map or the tokens of a transformer: (N, d)."""
+    if rows.ndim == 4:
+        return rows.mean((1, 2) if is_map_last else (2, 3))
+    return rows.mean(1) if rows.ndim == 3 else rows

@@ -6,12 +6,13 @@ either decoded completely or refused as an `UnreadableImage`; nothing is guessed
 * `decoding` leads from a file to pixels: `formats` says which plugin of Pillow opens it, `guard` keeps Pillow strict
   meanwhile, `orientation` sets the image upright, `pixels` makes 8-bit RGB of every mode.
 * `unreadable` is what a refused image becomes; `foreign` and `damage` find the words for it.
-* `preprocessing` says which part of the pixels a backbone sees and at which size. `views` cuts that out, and `batches`
-  normalises it.
+* `preprocessing` says which part of the pixels a backbone sees and at which size. `views` cuts that out,
+  `augmentation` draws another one for training, and `batches` normalises them.
 """
 
 from __future__ import annotations
 
+from transfer.images.augmentation import AUGMENTATIONS, Augmentation, RandomView, find_augmentation, random_view
 from transfer.images.batches import normalise, stack
 from transfer.images.decoding import MAX_PIXELS, decode
 from transfer.images.formats import FORMATS
@@ -20,17 +21,22 @@ from transfer.images.unreadable import UnreadableImage
 from transfer.images.views import load_view, view
 
 __all__ = [
+    "AUGMENTATIONS",
     "CROP_MODES",
     "FORMATS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "INTERPOLATIONS",
     "MAX_PIXELS",
+    "Augmentation",
     "Preprocessing",
+    "RandomView",
     "UnreadableImage",
     "decode",
+    "find_augmentation",
     "load_view",
     "normalise",
+    "random_view",
     "stack",
     "view",
 ]

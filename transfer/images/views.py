@@ -37,17 +37,19 @@ def view(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
     torch.Tensor
         uint8 of shape (3, input_size, input_size), in channels-last memory; shares nothing with `pixels`.
     """
-    import torch
-
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise UsageError(f"A view needs uint8 pixels (height, width, 3), not {pixels.dtype} {pixels.shape}: `decode`.")
     if preprocessing.crop_mode == "center":
         pixels = _without_far_ends(pixels)
-    # The batch dimension comes first and the channels move last, or torch takes the strides for NCHW and repacks.
-    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     height, width, _ = pixels.shape
-    resized = _resize(image, _resized_shape(height, width, preprocessing), preprocessing.interpolation)
-    return _centre(resized[0].permute(1, 2, 0), preprocessing).permute(2, 0, 1)
+    resized = _resize(pixels, _resized_shape(height, width, preprocessing), preprocessing.interpolation)
+    return _centre(resized, preprocessing).permute(2, 0, 1)
+
+
+def squash(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
+    """Return all of `pixels` at the backbone's size, whatever their shape was: what a random crop becomes."""
+    size = preprocessing.input_size
+    return _resize(pixels, (size, size), preprocessing.interpolation).permute(2, 0, 1)
 
 
 def load_view(
@@ -94,14 +96,20 @@ def _resized_shape(height: int, width: int, preprocessing: Preprocessing) -> tup
     return int(size * height / width), size
 
 
-def _resize(image: torch.Tensor, shape: tuple[int, int], interpolation: str) -> torch.Tensor:
+def _resize(pixels: np.ndarray, shape: tuple[int, int], interpolation: str) -> torch.Tensor:
+    """Return uint8 (height, width, 3) of that height and width; it may share memory with `pixels`."""
+    import torch
     from torch.nn.functional import interpolate
 
+    # The batch dimension comes first and the channels move last, or torch takes the strides for NCHW and repacks.
+    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     if tuple(image.shape[-2:]) == shape:
-        return image
-    if interpolation == "nearest":
-        return interpolate(image, shape, mode="nearest-exact")  # Pillow's nearest; torch's "nearest" is off by half
-    return interpolate(image, shape, mode=interpolation, antialias=True, align_corners=False)
+        resized = image
+    elif interpolation == "nearest":
+        resized = interpolate(image, shape, mode="nearest-exact")  # Pillow's nearest; torch's "nearest" is off by half
+    else:
+        resized = interpolate(image, shape, mode=interpolation, antialias=True, align_corners=False)
+    return resized[0].permute(1, 2, 0)
 
 
 def _centre(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

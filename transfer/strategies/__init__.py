@@ -1,0 +1,16 @@
+"""Strategies: what is trained and how.
+
+* `fitting` is `fit`: from a folder of images to a run.
+* `linear` freezes the whole network and fits a head on its features.
+* `finetuning` trains the layers right of a cut as well, starting from that head.
+* `inspecting` looks at a dataset and says what `fit` would do.
+"""
+
+from __future__ import annotations
+
+from transfer.strategies.finetuning import fine_tune
+from transfer.strategies.fitting import fit
+from transfer.strategies.inspecting import describe_plan, inspect
+from transfer.strategies.linear import cross_validate, fit_linear
+
+__all__ = ["cross_validate", "describe_plan", "fine_tune", "fit", "fit_linear", "inspect"]

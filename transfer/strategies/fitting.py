@@ -1,0 +1,135 @@
+"""Fit: from a folder of images to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer import metrics
+from transfer.backbones import load_backbone
+from transfer.dataset import Source, Split, draw_split, read_split, scan, stop_on_bad, thin_out
+from transfer.errors import UsageError
+from transfer.features import extract
+from transfer.progress import Progress
+from transfer.recipe import Recipe, load_recipe
+from transfer.runs import Run, check_head, reserve, write_run
+from transfer.strategies.finetuning import fine_tune
+from transfer.strategies.inspecting import describe_plan
+from transfer.strategies.jobs import Clock, Job
+from transfer.strategies.linear import fit_frozen
+
+
+def fit(
+    data: Source,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    out: str | Path | None = None,
+    split: str | Path | None = None,
+    settings: Sequence[str] = (),
+    resume: bool = False,
+    quiet: bool = False,
+    **changes: Any,
+) -> Run:
+    """Train a classifier on a folder of images and write a run folder.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, of train/val/test folders of class folders, a CSV file, a pair of lists (paths,
+        labels), or a scanned dataset.
+    recipe
+        A named recipe, a YAML file, or a `Recipe`.
+    out
+        The run folder; ``runs/DATA-STRATEGY`` by default. An existing one is never touched.
+    split
+        A `split.csv` of an earlier run, to use the very same parts.
+    settings, changes
+        Changes to the recipe, as text (``head.folds=3``) or by name (``backbone="resnet18"``).
+
+    resume
+        Go on from the last checkpoint of the very same training, if one was interrupted.
+
+    Returns
+    -------
+    Run
+        Its ``metrics["test"]`` come from images that took part in no choice.
+
+    Raises
+    ------
+    TransferError
+        One of its kinds, with one line that says what is wrong and what to do.
+    """
+    if isinstance(recipe, Recipe) and (settings or changes):
+        raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
+    job, folder = _prepare(data, chosen, out, split, resume, Progress(quiet))
+    trained = fine_tune(job) if chosen.strategy in ("partial", "full") else fit_frozen(job)
+    job.progress.say(trained.fitted.rule)
+    with job.clock.time("evaluate"):
+        labels = job.dataset.labels[job.split.indices("test")]
+        probabilities = trained.fitted.head.probabilities(trained.X_test)
+        test_scores = metrics.evaluate(probabilities, labels, job.dataset.classes)
+    run = write_run(
+        folder,
+        recipe=chosen,
+        dataset=job.dataset,
+        split=job.split,
+        backbone=trained.backbone,
+        fitted=trained.fitted,
+        scores={**trained.scores, "test": test_scores},
+        test_probabilities=probabilities,
+        history=trained.history,
+        training=trained.about,
+        seconds=job.clock.seconds,
+    )
+    check_head(run, trained.fitted.head, trained.X_test)
+    return run
+
+
+def _prepare(
+    data: Source,
+    recipe: Recipe,
+    out: str | Path | None,
+    split: str | Path | None,
+    resume: bool,
+    progress: Progress,
+) -> tuple[Job, Path]:
+    """Do what every strategy needs: scan, load the network, compute its features, split; return the run's folder too.
+
+    What can be refused is refused before the slow part.
+    """
+    clock = Clock(recipe.train.minutes)
+    with clock.time("scan"):
+        dataset = scan(data)
+    folder = reserve(data, recipe.strategy, out)
+    if split is not None:
+        read_split(split, dataset, seed=recipe.seed, before_decoding=True)
+    with clock.time("load backbone"):
+        backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+    with clock.time("features"):
+        extraction = extract(
+            dataset,
+            backbone,
+            (recipe.tap,),
+            exact=recipe.exact,
+            device=recipe.device,
+            max_pixels=recipe.data.max_pixels,
+            progress=progress,
+        )
+    dataset = extraction.dataset
+    stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share)
+    parts = (
+        read_split(split, dataset, seed=recipe.seed)
+        if split is not None
+        else draw_split(dataset, seed=recipe.seed, test_share=recipe.data.test_share, val_share=recipe.data.val_share)
+    )
+    X = extraction.rows(recipe.tap)
+    if recipe.data.per_class:
+        kept = thin_out(dataset, parts, recipe.data.per_class, recipe.seed)
+        reason = [*parts.reason, f"At most {recipe.data.per_class} images of each class are trained on, as asked."]
+        dataset, X = dataset.subset(kept), X[kept]
+        parts = Split(parts.parts[kept], reason, parts.cross_validate)
+    for line in [*dataset.notes, *describe_plan(recipe, dataset, parts)]:
+        progress.say(line)
+    return Job(recipe, dataset, parts, backbone, X, progress, clock, resume), folder

@@ -1,0 +1,59 @@
+"""Inspection: what a dataset holds, and what `fit` would do with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transfer.dataset import Dataset, Source, Split, describe, draw_split, scan
+from transfer.features import decode_all
+from transfer.images import MAX_PIXELS
+from transfer.progress import Progress
+from transfer.recipe import Recipe, load_recipe
+
+
+def inspect(
+    data: Source,
+    recipe: str | Path | Recipe | None = None,
+    *,
+    seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Look at a dataset before anything is trained: every image is decoded, nothing is written.
+
+    Parameters
+    ----------
+    data
+        As in `fit`.
+    recipe
+        With which ``plan`` says what `fit` would do.
+    seed
+        Of the split that would be drawn.
+
+    Returns
+    -------
+    dict
+        What `dataset.describe` says of classes, parts, broken files and duplicates, and ``pixels`` and ``plan``.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    dataset = scan(data)
+    with Progress(quiet).task("Decoding every image", len(dataset)) as advance:
+        pixels, bad = decode_all(dataset.paths, max_pixels, advance)
+    dataset = dataset.without(bad)
+    split = draw_split(dataset, seed=seed)
+    return {**describe(dataset, split), "pixels": pixels, "plan": describe_plan(chosen, dataset, split)}
+
+
+def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
+    """Say in a few lines what `fit` will do with this dataset."""
+    counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
+    what = {
+        "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
+        "full": f"all of {recipe.backbone} trained",
+    }.get(recipe.strategy, f"{recipe.backbone} frozen up to {recipe.tap!r}")
+    return [
+        f"{recipe.strategy}: {what}, a linear head of {len(dataset.classes)} classes on {counts['train']} images; "
+        f"{counts['val']} check it, {counts['test']} are reported on.",
+        *split.reason,
+    ]

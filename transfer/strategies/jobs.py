@@ -1,0 +1,59 @@
+"""Job: everything that a strategy works on, and what it hands back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from transfer.backbones import Backbone
+from transfer.dataset import Dataset, Split
+from transfer.heads import FittedHead
+from transfer.progress import Progress
+from transfer.recipe import Recipe
+
+
+class Clock:
+    """Remembers how long each step took, and when it all has to be over."""
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.deadline = time.perf_counter() + 60 * minutes if minutes else math.inf
+
+    @contextlib.contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        """Time the block as `step`."""
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A dataset whose images can all be read, split, with the features of the frozen network."""
+
+    recipe: Recipe
+    dataset: Dataset
+    split: Split
+    backbone: Backbone
+    X: np.ndarray  # (N, d): row i for image i of the dataset
+    progress: Progress
+    clock: Clock
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network with its head, before it is reported on."""
+
+    backbone: Backbone
+    fitted: FittedHead
+    X_test: np.ndarray  # what the head sees of the test images
+    scores: dict[str, Any]  # on val, and where it helps by cross-validation
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one line per epoch
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)  # for run.json

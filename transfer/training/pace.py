@@ -1,0 +1,104 @@
+"""Pace: the device, type and layout in which a training step is fastest, chosen by taking one and remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from transfer import machine
+from transfer.memos import Memo
+
+_BATCH = 8  # images; enough to tell which is faster
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a step is computed."""
+
+    device: torch.device
+    dtype: str  # float32, or bfloat16: mixed precision, with weights and updates in float32
+    channels_last: bool
+    exact: bool = False
+    seconds_per_image: float = math.nan  # forward and backward, as measured
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context that a forward pass runs in."""
+        if self.exact:
+            return machine.full_float32(self.device)
+        if self.dtype == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.dtype))
+
+    def place(self, module: nn.Module) -> None:
+        """Move a module to the device and into the layout of this pace."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        module.to(self.device).to(memory_format=layout)
+
+    def arranged(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return inputs in the layout of this pace."""
+        if inputs.ndim != 4:
+            return inputs.contiguous()
+        return inputs.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+
+def choose_pace(
+    trainee: nn.Module,
+    shape: Sequence[int],
+    device: torch.device,
+    exact: bool,
+    what: Sequence[str],
+    folder: Path | None = None,
+) -> Pace:
+    """Return the fastest pace for steps on inputs of `shape`, measured once on this machine for `what`.
+
+    Remembering is what lets the same seed give the same weights: a pace that changed from one run to the next would
+    round differently.
+
+    Parameters
+    ----------
+    shape
+        Of one image's input to the trainee.
+    exact
+        Compute in float32 and nothing else.
+    what
+        Names the network and its cut.
+    """
+    types = ["float32"] if exact else [*machine.narrow_types(device), "float32"]
+    layouts = (True, False) if len(shape) == 3 else (False,)
+    paces = [Pace(device, dtype, layout, exact) for dtype in types for layout in layouts]
+    memo = Memo("paces", folder)
+    key = " | ".join([machine.describe_device(device), torch.__version__, *what, f"exact {exact}"])
+    known = memo.read(key)
+    for pace in paces:
+        if isinstance(known, list) and known[:2] == [pace.dtype, pace.channels_last]:
+            return replace(pace, seconds_per_image=float(known[2]))
+    seconds = {pace: _seconds(trainee, shape, pace) for pace in paces}
+    best = min(paces, key=seconds.__getitem__)
+    memo.write(key, [best.dtype, best.channels_last, seconds[best] / _BATCH])
+    return replace(best, seconds_per_image=seconds[best] / _BATCH)
+
+
+def _seconds(trainee: nn.Module, shape: Sequence[int], pace: Pace) -> float:
+    """Return how long a forward and a backward pass take; no weight changes."""
+    pace.place(trainee)
+    trainee.eval()  # no statistics change
+    inputs = pace.arranged(torch.rand(_BATCH, *shape, device=pace.device))
+    seconds = []
+    for _ in range(2):
+        machine.synchronise(pace.device)
+        started = time.perf_counter()
+        with pace.autocast():
+            scores = trainee(inputs)
+        scores.float().sum().backward()
+        machine.synchronise(pace.device)
+        seconds.append(time.perf_counter() - started)
+    trainee.zero_grad(set_to_none=True)
+    return min(seconds)
