@@ -1,0 +1,233 @@
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import transfer
+from transfer.backbones import build
+from transfer.errors import DataError, UsageError
+from transfer.strategies import finetuning
+
+QUICK = ["train.min_steps=0", "train.epochs=4", "train.lr=0.003", "train.batch_size=16", "train.augment=none"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build("test_resnet").state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture
+def tiny(weights: str) -> dict:
+    return {"backbone": "test_resnet", "weights": weights, "exact": True, "quiet": True}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def moved(run: transfer.Run, weights: str) -> set[str]:
+    """Return the names of the backbone's tensors that differ from those it started with."""
+    before, after = load_file(weights), load_file(run.path / "model.safetensors")
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_partial_trains_what_is_right_of_the_cut_and_nothing_else(
+    shapes: Path, tiny: dict, weights: str, tmp_path: Path
+) -> None:
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=[*QUICK, "cut=layer2"], **tiny)
+    assert run.info["training"]["best_epoch"] > 0
+    changed = moved(run, weights)
+    assert changed
+    assert all(name.startswith(("layer3", "layer4")) for name in changed)
+    assert not [name for name in changed if "running" in name]
+    rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3, 4]
+    assert float(rows[0]["val_accuracy"]) <= max(float(row["val_accuracy"]) for row in rows)
+    assert run.info["strategy"] == "partial"
+    assert "Val chose the epoch" in run.info["head"]["rule"]
+
+
+def test_the_usual_cut_leaves_the_last_two_stages(shapes: Path, tiny: dict, weights: str, tmp_path: Path) -> None:
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **tiny)
+    assert run.info["training"]["cut"] == "layer2"
+
+
+def test_full_trains_every_layer(shapes: Path, tiny: dict, weights: str, tmp_path: Path) -> None:
+    run = transfer.fit(shapes, "full", out=tmp_path / "run", settings=[*QUICK, "train.augment=standard"], **tiny)
+    if run.info["training"]["best_epoch"]:
+        assert {name.split(".")[0] for name in moved(run, weights)} >= {"layer1", "layer4"}
+    assert run.info["training"]["cut"] == "pixels"
+
+
+@pytest.mark.parametrize("strategy", ["partial", "full"])
+def test_a_tuned_run_predicts_what_was_reported_and_timm_loads_it(
+    shapes: Path, tiny: dict, tmp_path: Path, strategy: str
+) -> None:
+    import timm
+
+    run = transfer.fit(shapes, strategy, out=tmp_path / "run", settings=QUICK, **tiny)
+    rows = list(csv.DictReader((run.path / "predictions.csv").read_text().splitlines()))
+    predictions = transfer.load_run(run.path).predict([shapes / row["path"] for row in rows])
+    assert predictions.labels == [row["predicted"] for row in rows]
+    for row, p in zip(rows, predictions.probabilities, strict=True):
+        assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-3)
+    model = timm.create_model(f"local-dir:{run.path}", pretrained=True)
+    assert list(model.pretrained_cfg["label_names"]) == list(run.classes)
+
+
+def test_where_training_adds_nothing_the_result_is_the_linear_one(
+    shapes: Path, tiny: dict, weights: str, tmp_path: Path
+) -> None:
+    options = [*QUICK, "cut=layer2", "train.lr=1.0e-30"]  # too little to change a score in float32
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=options, **tiny)
+    linear = transfer.fit(shapes, "logistic", out=tmp_path / "linear", **tiny)
+    assert run.info["training"]["best_epoch"] == 0
+    assert "the network stays as it was" in run.info["head"]["rule"]
+    assert moved(run, weights) == set()
+    assert run.metrics["test"] == linear.metrics["test"]
+
+
+def test_the_same_seed_gives_the_same_model(shapes: Path, tiny: dict, tmp_path: Path) -> None:
+    settings = [*QUICK, "train.augment=standard", "train.views=2"]
+    runs = [transfer.fit(shapes, "partial", out=tmp_path / name, settings=settings, **tiny) for name in "ab"]
+    assert runs[0].info["model"]["sha256"] == runs[1].info["model"]["sha256"]
+
+
+def test_without_room_for_a_cache_the_frozen_part_runs_live_to_the_same_weights(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    tiny = {**tiny, "quiet": False}
+    cached = transfer.fit(shapes, "partial", out=tmp_path / "cached", settings=QUICK, **tiny)
+    monkeypatch.setattr(finetuning, "_DISK_SHARE", 0.0)
+    live = transfer.fit(shapes, "partial", out=tmp_path / "live", settings=QUICK, **tiny)
+    assert "too little for one view" in capsys.readouterr().err
+    assert live.info["training"]["views"] == 0
+    assert live.info["model"]["sha256"] == cached.info["model"]["sha256"]
+
+
+def test_a_float16_cache_changes_little(shapes: Path, tiny: dict, tmp_path: Path) -> None:
+    exact = transfer.fit(shapes, "partial", out=tmp_path / "exact", settings=QUICK, **tiny)
+    half = transfer.fit(shapes, "partial", out=tmp_path / "half", settings=QUICK, **{**tiny, "exact": False})
+    low, high = exact.metrics["val"]["accuracy_interval"]
+    assert low <= half.metrics["val"]["accuracy"] <= high
+
+
+def test_it_says_before_the_work_what_it_will_do(
+    shapes: Path, tiny: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **{**tiny, "quiet": False})
+    said = capsys.readouterr().err
+    plan = said[: said.index("Epoch 0")]
+    assert "Cut at 'layer2'" in plan
+    assert "are trained" in plan
+    assert "stay frozen" in plan
+    assert "Cached on disk: 1 view of each training image" in plan
+    assert "4 epochs of" in plan
+    assert " s of training" in plan
+
+
+def test_a_time_budget_means_fewer_epochs(shapes: Path, tiny: dict, tmp_path: Path) -> None:
+    settings = ["train.epochs=100000", "train.minutes=0.12", "train.augment=none"]
+    started = time.perf_counter()
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=settings, **tiny)
+    assert time.perf_counter() - started < 15
+    assert run.info["training"]["n_epochs"] < 100_000
+
+
+def test_fewer_images_per_class(shapes: Path, tiny: dict, tmp_path: Path) -> None:
+    few = transfer.fit(shapes, "partial", out=tmp_path / "few", settings=[*QUICK, "data.per_class=5"], **tiny)
+    all_of_them = transfer.fit(shapes, "linear-svm", out=tmp_path / "all", **tiny)
+    rows = list(csv.DictReader((few.path / "split.csv").read_text().splitlines()))
+    n_train = [sum(row["split"] == "train" and row["label"] == name for row in rows) for name in few.classes]
+    assert n_train == [5, 5, 5]
+    assert few.metrics["test"]["n"] == all_of_them.metrics["test"]["n"]
+
+
+def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path: Path) -> None:
+    def refused(error: type[Exception], match: str, strategy: str, *settings: str) -> None:
+        with pytest.raises(error, match=match):
+            transfer.fit(shapes, strategy, out=tmp_path / "run", settings=[*QUICK, *settings], **tiny)
+
+    refused(UsageError, "has no cut 'layer9'.*Did you mean 'layer", "partial", "cut=layer9")
+    refused(UsageError, "`full` cuts at the pixels", "full", "cut=layer2")
+    refused(UsageError, "not to the tap 'layer2'", "partial", "tap=layer2")
+    refused(UsageError, "head.scaling=l2", "partial", "head.scaling=l2")
+    refused(UsageError, "Did you mean 'epochs'", "partial", "train.epoch=3")
+    refused(UsageError, "train.augment is 'heavy'", "partial", "train.augment=heavy")
+    assert not (tmp_path / "run").exists()
+    one_each = {name: sorted((shapes / name).glob("*.png"))[0] for name in ("circle", "square")}
+    with pytest.raises(DataError, match="validation images"):
+        transfer.fit((list(one_each.values()), list(one_each)), "partial", out=tmp_path / "run", **tiny)
+
+
+@pytest.mark.slow
+def test_killed_trainings_go_on_exactly(shapes: Path, weights: str, tmp_path: Path) -> None:
+    """Kill at random moments, again and again, until one gets through: the weights are those of a quiet run."""
+    settings = ["train.min_steps=0", "train.epochs=12", "train.batch_size=8", "train.views=2", "cut=layer1"]
+    command = [sys.executable, "-c", _SLOWLY, "fit", str(shapes), "--recipe", "partial", "--exact", "-q", "--resume"]
+    command += ["--backbone", "test_resnet", "--weights", weights]
+    command += [word for setting in settings for word in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(name: str, kill: bool) -> bool:
+        own = {**environment, "TRANSFER_CACHE": str(tmp_path / f"cache-{name}")}
+        running = subprocess.Popen([*command, "--out", str(tmp_path / name)], env=own)
+        if kill:
+            folder = tmp_path / f"cache-{name}" / "training"
+            while running.poll() is None and not list(folder.glob("*/*.safetensors")):
+                time.sleep(0.02)
+            time.sleep(random.Random(len(list(tmp_path.rglob("*")))).uniform(0, 0.6))
+            running.kill()
+        return running.wait() == 0
+
+    assert run("straight", kill=False)
+    n_killed = 0
+    while n_killed < 4 and not run("broken", kill=True):
+        n_killed += 1
+    assert n_killed >= 2
+    if not (tmp_path / "broken").exists():
+        assert run("broken", kill=False)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "broken"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert json.loads((tmp_path / "broken/run.json").read_text())["training"]["was_resumed"]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+# a step takes a while, so that there is time to be killed; a checkpoint after every step
+_SLOWLY = """
+import sys, time
+from transfer.training import loop
+loop._SAVE_SECONDS = 0.0
+step = loop._Training._step
+def slow(self, *args):
+    time.sleep(0.03)
+    return step(self, *args)
+loop._Training._step = slow
+from transfer.cli import main
+main()
+"""
+
+
+@pytest.mark.real
+def test_deeper_layers_help_far_from_imagenet(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data/signdigits"
+    settings = ["data.per_class=15", "train.epochs=15", "train.views=2"]
+    frozen = transfer.fit(data, "linear-svm", out=tmp_path / "frozen", settings=settings[:1], quiet=True)
+    tuned = transfer.fit(data, "partial", out=tmp_path / "tuned", settings=settings, quiet=True)
+    assert tuned.metrics["test"]["n"] == frozen.metrics["test"]["n"] == 412
+    assert tuned.metrics["test"]["accuracy"] > frozen.metrics["test"]["accuracy"] + 0.02
