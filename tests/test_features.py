@@ -258,6 +258,16 @@ def test_too_little_space_is_noticed_before_the_work_is_done(
         extract(scan(shapes), backbone, cache=tmp_path, progress=QUIET)
 
 
+def test_activations_that_float16_cannot_hold_are_refused(shapes: Path, tmp_path: Path) -> None:
+    backbone = load_backbone("test_resnet", "random")
+    with torch.no_grad():
+        backbone.model.conv1[0].weight.mul_(1e6)
+    options = {"pool": "none", "cache": tmp_path, "progress": QUIET}
+    with pytest.raises(DataError, match=r"'conv1' go beyond float16's 65504.*--exact"):
+        extract(scan(shapes), backbone, ("conv1",), dtype="float16", **options)
+    assert np.isfinite(extract(scan(shapes), backbone, ("conv1",), **options).rows("conv1")).all()
+
+
 def test_an_export_in_one_call_refuses_before_it_works(shapes: Path, backbone, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("precious")

@@ -14,7 +14,7 @@ from transfer.cache import ActivationCache, open_cache
 from transfer.cuts import FEATURES
 from transfer.dataset import Dataset, Skipped, Source, display, scan
 from transfer.display import table
-from transfer.errors import UsageError
+from transfer.errors import DataError, UsageError
 from transfer.features.planning import Plan, Plans
 from transfer.features.running import Runner
 from transfer.files import require_space
@@ -224,25 +224,34 @@ class _Shards:
         self._clear()
 
     def add(self, contents: list[str], rows: dict[str, np.ndarray]) -> None:
-        self.contents += contents
-        for tap, new in rows.items():
-            self.rows.setdefault(tap, []).append(new.astype(self.dtype, copy=False))
-        n_bytes = sum(part.nbytes for parts in self.rows.values() for part in parts)
-        if self.contents and not self.is_space_checked:  # a full disk is better known now than in an hour
+        if not contents:
+            return
+        narrowed = {tap: self._narrowed(tap, new) for tap, new in rows.items()}
+        self.batches.append((contents, narrowed))  # at once: an interrupt must not part rows from their images
+        n_bytes = sum(new.nbytes for new in narrowed.values())
+        if not self.is_space_checked:  # a full disk is better known now than in an hour
             self.is_space_checked = True
-            folder = next(iter(self.caches.values())).folder
-            require_space(folder, n_bytes * self.n_images // len(self.contents))
+            require_space(next(iter(self.caches.values())).folder, n_bytes * self.n_images // len(contents))
+        self.n_bytes += n_bytes
+        self.n_rows += len(contents)
         late = time.perf_counter() - self.started > _SHARD_SECONDS
-        if n_bytes >= _SHARD_BYTES or len(self.contents) >= _SHARD_ROWS or late:
+        if self.n_bytes >= _SHARD_BYTES or self.n_rows >= _SHARD_ROWS or late:
             self.flush()
 
     def flush(self) -> None:
-        if self.contents:
-            for tap, parts in self.rows.items():
-                self.caches[tap].append(self.contents, np.concatenate(parts))
+        if self.batches:
+            contents = [content for some, _ in self.batches for content in some]
+            for tap, cache in self.caches.items():
+                cache.append(contents, np.concatenate([rows[tap] for _, rows in self.batches]))
         self._clear()
 
+    def _narrowed(self, tap: str, rows: np.ndarray) -> np.ndarray:
+        limit = float(np.finfo(self.dtype).max)
+        if self.dtype == np.float16 and float(np.abs(rows).max(initial=0.0)) > limit:
+            raise DataError(f"Activations at {tap!r} go beyond float16's {limit:.0f}. Use float32 (--exact, --dtype).")
+        return rows.astype(self.dtype, copy=False)
+
     def _clear(self) -> None:
-        self.contents: list[str] = []
-        self.rows: dict[str, list[np.ndarray]] = {}
+        self.batches: list[tuple[list[str], dict[str, np.ndarray]]] = []
+        self.n_bytes = self.n_rows = 0
         self.started = time.perf_counter()

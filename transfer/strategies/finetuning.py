@@ -297,18 +297,21 @@ def _train(
     checkpoints = Checkpoints(cache_folder() / "training" / _key(job))
     if not job.resume:
         checkpoints.clear()
-    outcome = train(
-        trainee,
-        groups,
-        examples,
-        val,
-        settings,
-        pace,
-        class_weights=weights,
-        checkpoints=checkpoints,
-        deadline=job.clock.deadline,
-        say=job.progress.say,
-    )
+    n_steps = settings.n_epochs * math.ceil(len(examples.labels) / settings.batch_size)
+    with job.progress.task("Training", n_steps, "steps") as advance:
+        outcome = train(
+            trainee,
+            groups,
+            examples,
+            val,
+            settings,
+            pace,
+            class_weights=weights,
+            checkpoints=checkpoints,
+            deadline=job.clock.deadline,
+            say=job.progress.say,
+            after_step=lambda _: advance(1),
+        )
     if outcome.stopped:
         job.progress.say(f"Training ended early: {outcome.stopped}.")
     trainee.to("cpu").to(memory_format=torch.contiguous_format)

@@ -341,5 +341,5 @@ def _line(row: Epoch, n_epochs: int, is_best: bool) -> str:
     best = ", the best so far" if is_best else ""
     return (
         f"Epoch {row.epoch}/{n_epochs}: loss {row.loss:.3f}, train {row.train_accuracy:.1%}, val {row.val_accuracy:.1%}"
-        f"{best} ({row.images_per_second:.0f} images/s)"
+        f"{best} (rate {row.lr:.1e}, {row.images_per_second:.0f} images/s)"
     )
