@@ -1,6 +1,5 @@
 import dataclasses
 import itertools
-import math
 import signal
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from transfer import cuts
@@ -16,7 +16,14 @@ from transfer.dataset import Dataset, scan
 from transfer.errors import UsageError
 from transfer.features import Plans, Runner, extract
 from transfer.heads import fit_head
-from transfer.images import AUGMENTATIONS, RandomView, decode, find_augmentation, random_view
+from transfer.images import (
+    AUGMENTATIONS,
+    RandomView,
+    decode,
+    find_augmentation,
+    generator_for,
+    random_view,
+)
 from transfer.progress import Progress
 from transfer.training import (
     CachedExamples,
@@ -212,7 +219,10 @@ def test_a_training_that_was_cut_off_goes_on_exactly(
     assert same(resumed.trainee.state(), straight.trainee.state())
     assert [row.val_loss for row in outcome.history] == [row.val_loss for row in expected.history]
     assert [row.loss for row in outcome.history] == [row.loss for row in expected.history]
-    assert not (tmp_path / "checkpoints").exists()
+    finished = Setting("test_resnet", dataset, tmp_path)
+    again = finished.train(finished.cached, settings, checkpoints=checkpoints)  # nothing is left to be done
+    assert again.history == outcome.history
+    assert same(finished.trainee.state(), straight.trainee.state())
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, caplog) -> None:
@@ -225,10 +235,31 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     data = bytearray(files[-1].read_bytes())
     data[-1] ^= 1
     files[-1].write_bytes(bytes(data))
-    tensors, about = checkpoints.load()
-    assert about == {"i": 2}
+    tensors, state = checkpoints.load()
+    assert state == {"i": 2}
     assert tensors["x"].tolist() == [2.0, 2.0, 2.0]
     assert "is damaged" in caplog.text
+
+
+def test_an_old_checkpoint_stays_until_the_new_training_has_saved(tmp_path: Path) -> None:
+    old = Checkpoints(tmp_path / "c", about={"n_epochs": 7})
+    old.save({"x": torch.zeros(1)}, {"n": 1})
+    assert old.load_about() == {"n_epochs": 7}
+    new = Checkpoints(tmp_path / "c", resume=False)
+    assert new.load() is None
+    assert Checkpoints(tmp_path / "c").load()[1] == {"n": 1}
+    new.save({"x": torch.ones(1)}, {"n": 2})
+    assert [path.name[:8] for path in sorted((tmp_path / "c").iterdir())] == ["00000002"]
+    assert Checkpoints(tmp_path / "c").load()[1] == {"n": 2}
+
+
+def test_a_folder_that_cannot_be_written_costs_the_checkpoints_and_no_more(
+    resnet: Setting, tmp_path: Path, caplog
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    outcome = resnet.train(resnet.cached, checkpoints=Checkpoints(tmp_path / "file" / "c"))
+    assert len(outcome.history) == 4
+    assert "No checkpoint of this training" in caplog.text
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
@@ -250,6 +281,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_the_best_weights_stay(resnet: Set
     before = resnet.trainee.state()
     outcome = resnet.train(resnet.cached, lr=float("inf"))
     assert "no longer finite" in outcome.stopped
+    assert len(outcome.history) == 1
     assert "lower train.lr" in outcome.stopped
     assert outcome.best_epoch == 0
     assert same(resnet.trainee.state(), before)
@@ -273,15 +305,65 @@ def test_patience_and_deadline_end_it(resnet: Setting, dataset: Dataset, tmp_pat
     assert len(outcome.history) - 1 - outcome.best_epoch == 2
     outcome = resnet.train(resnet.cached, settings, deadline=time.perf_counter())
     assert "time was over in epoch 1" in outcome.stopped
+    assert len(outcome.history) == 2
 
 
-def test_a_last_batch_of_one_joins_the_one_before(resnet: Setting) -> None:
-    seen = []
-    examples = resnet.cached
-    batches = examples.batches
-    examples.batches = lambda order, epoch: (seen.extend(len(p) for p in order), batches(order, epoch))[1]
-    resnet.train(examples, dataclasses.replace(SETTINGS, n_epochs=1, batch_size=59))
+def test_a_training_that_ran_to_its_end_was_not_stopped(resnet: Setting) -> None:
+    assert resnet.train(resnet.cached, dataclasses.replace(SETTINGS, patience=3), lr=1e-12).stopped == ""
+
+
+def test_patience_that_ran_out_has_run_out_after_a_resume_too(dataset: Dataset, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, n_epochs=50, patience=2)
+    checkpoints = Checkpoints(tmp_path / "c")
+    first = Setting("test_resnet", dataset, tmp_path)
+    outcome = first.train(first.cached, settings, lr=1e-12, checkpoints=checkpoints)
+    second = Setting("test_resnet", dataset, tmp_path)
+    again = second.train(second.cached, settings, lr=1e-12, checkpoints=checkpoints)
+    assert again.history == outcome.history
+    assert again.stopped == outcome.stopped
+
+
+@pytest.mark.parametrize("batchnorm", [True, False])
+def test_a_last_batch_of_one_reaches_the_network_with_the_one_before(resnet: Setting, batchnorm: bool) -> None:
+    resnet.trainee.freeze_batchnorm = batchnorm
+    seen: list[int] = []
+    resnet.trainee.suffix.register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if torch.is_grad_enabled() else None
+    )
+    resnet.train(resnet.cached, dataclasses.replace(SETTINGS, n_epochs=1, batch_size=59))
     assert seen == [60]
+
+
+def test_a_signal_during_the_judgement_is_heeded(resnet: Setting, dataset: Dataset, tmp_path: Path) -> None:
+    straight = Setting("test_resnet", dataset, tmp_path)
+    expected = straight.train(straight.cached)
+    checkpoints = Checkpoints(tmp_path / "c")
+    n_judged = 0
+
+    class Val(CachedExamples):
+        def batches(self, order, epoch):
+            nonlocal n_judged
+            n_judged += 1
+            if n_judged == 3:
+                signal.raise_signal(signal.SIGINT)
+            return super().batches(order, epoch)
+
+    val = Val([resnet.cache], dataset.hashes, dataset.labels, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            resnet.trainee,
+            groups_of(resnet.trainee, resnet.backbone),
+            resnet.cached,
+            val,
+            SETTINGS,
+            FLOAT32,
+            checkpoints=checkpoints,
+        )
+    resumed = Setting("test_resnet", dataset, tmp_path)
+    outcome = resumed.train(resumed.cached, checkpoints=checkpoints)
+    assert outcome.was_resumed
+    assert [row.val_loss for row in outcome.history] == [row.val_loss for row in expected.history]
+    assert same(resumed.trainee.state(), straight.trainee.state())
 
 
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradient(dataset: Dataset, tmp_path: Path) -> None:
@@ -298,7 +380,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradient(dataset: Da
     small.trainee.forward = with_little_memory
     said: list[str] = []
     small.train(small.cached, say=said.append)
-    assert any("micro-batches of 4" in line for line in said)
+    assert any("micro-batches of 5" in line for line in said)
     for name, value in small.last.items():
         torch.testing.assert_close(value, straight.last[name], rtol=1e-3, atol=1e-3)
 
@@ -372,6 +454,45 @@ def test_odd_images_have_random_views_too(size: tuple[int, int]) -> None:
         assert view.shape == backbone.input_shape
 
 
+def test_live_views_behind_the_frozen_part_are_those_of_the_cache(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):  # large JPEGs, which are decoded at a fraction of their size where nothing is drawn
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            noise = Image.fromarray(rng.integers(0, 255, (40, 50, 3)).astype(np.uint8)).resize((1000, 800))
+            noise.save(tmp_path / "data" / name / f"{i}.jpg")
+    dataset = scan(tmp_path / "data")
+    backbone, augmentation = load_backbone("test_resnet", "random"), AUGMENTATIONS["standard"]
+    cached = extract(
+        dataset,
+        backbone,
+        ("layer2",),
+        pool="none",
+        dtype="float16",
+        random_view=RandomView(augmentation, 0, 1),
+        cache=tmp_path,
+        progress=QUIET,
+    ).caches["layer2"]
+    runner = Runner(
+        backbone,
+        ["layer2"],
+        Plans(backbone, ["layer2"], "cpu", False, tmp_path),
+        dataset.paths,
+        contents=dataset.hashes,
+        pool="none",
+    )
+    live = LivePrefixExamples(runner, dataset.labels, augmentation, 0, "float16")
+    order = [np.array([4, 0, 5]), np.array([2]), np.array([1, 3])]
+    for positions, rows in zip(order, live.batches(order, 1), strict=True):
+        np.testing.assert_array_equal(rows.numpy(), cached.rows([dataset.hashes[i] for i in positions]))
+
+
+def test_no_two_purposes_draw_alike() -> None:
+    draws = [generator_for(*what).random() for what in (("order", 0, 1), ("mix", 0, 1), ("mix", 0, 1, 0), ("order", 0))]
+    assert len(set(draws)) == 4
+    assert generator_for("order", 0, 1).random() == draws[0]
+
+
 def test_live_examples_change_from_epoch_to_epoch_and_not_with_their_company(dataset: Dataset) -> None:
     backbone = load_backbone("test_resnet", "random")
     live = LiveExamples(
@@ -412,13 +533,12 @@ def test_an_epoch_draws_among_the_cached_views(resnet: Setting, dataset: Dataset
 
 def test_mixed_targets_add_up(dataset: Dataset) -> None:
     inputs, labels = torch.rand(8, 3, 10, 10), torch.arange(8) % 3
-    assert mix(inputs, labels, 3, 0, 0, [0])[1] is labels
+    assert mix(inputs, labels, 3, 0, 0, generator_for("mix", 0))[1] is labels
     for mixup, cutmix in ((0.4, 0.0), (0.0, 1.0), (0.4, 1.0)):
         for step in range(6):
-            mixed, targets = mix(inputs, labels, 3, mixup, cutmix, [0, 1, step])
+            mixed, targets = mix(inputs, labels, 3, mixup, cutmix, generator_for("mix", step))
             torch.testing.assert_close(targets.sum(1), torch.ones(8))
             assert mixed.shape == inputs.shape
-            assert torch.equal(mixed, mix(inputs, labels, 3, mixup, cutmix, [0, 1, step])[0])
+            assert torch.equal(mixed, mix(inputs, labels, 3, mixup, cutmix, generator_for("mix", step))[0])
     with pytest.raises(UsageError, match="CutMix needs maps"):
-        mix(torch.rand(8, 5, 7), labels, 3, 0, 1.0, [0])
-    assert math.isfinite(float(mixed.sum()))
+        mix(torch.rand(8, 5, 7), labels, 3, 0, 1.0, generator_for("mix", 0))

@@ -8,11 +8,14 @@ flipped bit is noticed: the shard is dropped and its rows are computed again.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import mmap
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,13 +43,21 @@ def open_cache(about: dict[str, Any], folder: Path | None = None) -> ActivationC
     try:
         require_writable(place)
     except ResourceError as error:
-        place = Path(tempfile.mkdtemp(prefix="transfer-cache-")) / key
+        place = _temporary_folder() / key
         require_writable(place)
         log.warning("%s Activations of this run are kept in %s.", error, place)
     if not (place / "about.json").exists():
         write_json(place / "about.json", about)
     sweep(place)
     return ActivationCache(place)
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    """Return one folder for this process, which goes when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="transfer-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class ActivationCache:

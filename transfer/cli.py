@@ -420,6 +420,11 @@ def _shown(name: str) -> str:
     return display(name)
 
 
+_INTERRUPTED = (
+    "Interrupted. What was computed is kept: the same command goes on from there, a training with --resume added."
+)
+
+
 def main() -> None:
     """Run the command line; end with the exit code of the house."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -428,11 +433,15 @@ def main() -> None:
     except TransferError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.Abort:
-        code = _fail("Interrupted. What was computed is in the cache; the same command goes on from there.", 130)
+        code = _fail(_INTERRUPTED, 130)
     except KeyboardInterrupt:
-        code = _fail("Interrupted. What was computed is in the cache; the same command goes on from there.", 130)
+        code = _fail(_INTERRUPTED, 130)
     except click.ClickException as error:
         code = _fail(_one_line(error), error.exit_code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        code = _fail("Out of memory on the device. Choose a smaller backbone, or use --device cpu.", 5)
     except MemoryError:
         code = _fail("Out of memory. Choose a smaller backbone, or run on a machine with more.", 5)
     sys.exit(code if isinstance(code, int) else 0)

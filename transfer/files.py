@@ -138,7 +138,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 def require_space(folder: str | os.PathLike[str], n_bytes: int) -> None:
     """Raise `ResourceError` when the disk that holds `folder` has less than `n_bytes` free."""
-    free = shutil.disk_usage(_existing(Path(folder))).free
+    free = shutil.disk_usage(existing_folder(Path(folder))).free
     if free < n_bytes:
         raise ResourceError(f"Disk full: {folder} needs {readable_bytes(n_bytes)}, {readable_bytes(free)} are free.")
 
@@ -167,7 +167,7 @@ def require_new(folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     if (folder.is_symlink() or folder.exists()) and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists. Choose another --out, or delete it.")
-    require_folder(_existing(folder.parent))
+    require_folder(existing_folder(folder.parent))
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
@@ -212,7 +212,7 @@ def sweep(folder: str | os.PathLike[str], deep: bool = True) -> int:
 def cannot_write(path: Path, error: OSError) -> ResourceError:
     """Say in one line why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(_existing(path)).free
+        free = shutil.disk_usage(existing_folder(path)).free
         return ResourceError(
             f"Disk full while writing {path}: {readable_bytes(free)} are free. Make room or choose another folder."
         )
@@ -262,7 +262,8 @@ def _digest(source: io.BufferedReader) -> str:
     return digest.hexdigest()
 
 
-def _existing(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above `path`, or itself, that is there."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

@@ -148,16 +148,27 @@ def synchronise(device: torch.device) -> None:
 @contextlib.contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Keep CUDA from computing float32 in TF32, which has 10 bits of mantissa, inside the block."""
+    with repeatable(device, exact=True, deterministic=False):
+        yield
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device, *, exact: bool, deterministic: bool = True) -> Iterator[None]:
+    """Have CUDA's convolutions give the same result each time inside the block, and without TF32 where `exact`."""
     if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    before = None
+    with contextlib.suppress(RuntimeError):  # raised where the caller uses torch's newer `fp32_precision`
+        before = torch.get_float32_matmul_precision()
+        if exact:
+            torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=not exact):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if before is not None:
+            torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transfer.errors import UsageError, did_you_mean
 
@@ -80,7 +80,20 @@ class Recipe(_Settings):
     train: TrainSettings = TrainSettings()
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     exact: bool = False  # float32 throughout, where otherwise a short measurement chooses the type
-    seed: int = Field(0, ge=0)  # of every draw: the split, the folds, the bootstrap
+    seed: int = Field(0, ge=0)  # of every draw: the split, the folds, the bootstrap, the views
+
+    @property
+    def is_fine_tuning(self) -> bool:
+        """Whether layers of the backbone are trained too."""
+        return self.strategy in ("partial", "full")
+
+    @model_validator(mode="after")
+    def _settings_are_for_this_strategy(self) -> Recipe:
+        if not self.is_fine_tuning and self.cut is not None:
+            raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
+        if not self.is_fine_tuning and self.train != TrainSettings():
+            raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
+        return self
 
 
 def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **changes: Any) -> Recipe:
@@ -89,7 +102,7 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
     Parameters
     ----------
     name
-        A named recipe (``linear-svm``), or the path of a YAML file.
+        A named recipe, or the path of a YAML file; by default ``linear-svm``, or ``partial`` where a cut is asked for.
     settings
         Changes as text, ``head.folds=3``, the later ones winning.
     changes
@@ -100,7 +113,8 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
     UsageError
         There is no such recipe, or a key or value in it is wrong; the message says which and names the nearest key.
     """
-    path = find_recipe(str(name or DEFAULT))
+    asks_for_cut = changes.get("cut") is not None or any(setting.startswith("cut=") for setting in settings)
+    path = find_recipe(str(name or ("partial" if asks_for_cut else DEFAULT)))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -160,6 +174,8 @@ def explain(error: ValidationError) -> list[str]:
         if problem["type"] == "extra_forbidden":
             known = _fields(parents)
             lines.append(f"unknown key {where!r}.{did_you_mean(key, known)} Known here: {', '.join(known)}")
+        elif problem["type"] == "value_error":
+            lines.append(f"{problem['ctx']['error']}.")
         else:
             lines.append(f"{where} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
     return lines

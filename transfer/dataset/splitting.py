@@ -153,10 +153,10 @@ def thin_out(dataset: Dataset, split: Split, per_class: int, seed: int) -> np.nd
     number keeps some of those that a larger one keeps.
     """
     kept = [split.indices("test")]
-    counts = {part: np.bincount(dataset.labels[split.indices(part)]).sum() for part in ("train", "val")}
+    n = {part: len(split.indices(part)) for part in ("train", "val")}
     for part, limit in (
         ("train", per_class),
-        ("val", math.ceil(per_class * counts["val"] / max(1, counts["train"]))),
+        ("val", math.ceil(per_class * n["val"] / max(1, n["train"]))),
     ):
         pool = split.indices(part)
         order = sorted(pool.tolist(), key=lambda i: _order_key(seed, f"thin {part}", dataset.hashes[i]))

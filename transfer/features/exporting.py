@@ -141,7 +141,7 @@ def check_features(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        files = manifest["sha256"]
+        files, taps, n_images = manifest["sha256"], dict(manifest["taps"]), int(manifest["n_images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{folder} has no readable manifest.json; extract the features again.") from error
     for name, expected in files.items():
@@ -150,14 +150,14 @@ def check_features(folder: str | Path) -> dict[str, Any]:
             raise ArtefactError(f"{path} is missing; extract the features again.")
         if sha256(path) != expected:
             raise ArtefactError(f"{path} has changed since it was written; extract the features again.")
-    for tap, shape in manifest["taps"].items():
+    for tap, shape in taps.items():
         found = list(np.load(folder / f"{tap}.npy", mmap_mode="r", allow_pickle=False).shape)
-        if found != shape or shape[0] != manifest["n_images"]:
+        if found != shape or shape[0] != n_images:
             raise ArtefactError(f"{folder / tap}.npy has shape {found}, the manifest says {shape}.")
     with open(folder / "index.csv", encoding="utf-8", newline="") as source:
         n_lines = sum(1 for _ in csv.reader(source)) - 1
-    if n_lines != manifest["n_images"]:
-        raise ArtefactError(f"{folder / 'index.csv'} has {n_lines} lines for {manifest['n_images']} images.")
+    if n_lines != n_images:
+        raise ArtefactError(f"{folder / 'index.csv'} has {n_lines} lines for {n_images} images.")
     return manifest
 
 

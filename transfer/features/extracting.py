@@ -116,6 +116,7 @@ def extract(
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
     random_view: RandomView | None = None,
+    computed_in: str | None = None,
     label: str = "Extracting features",
     progress: Progress | None = None,
     cache: Path | None = None,
@@ -128,6 +129,8 @@ def extract(
         In which the rows are kept: ``float32`` or ``float16``.
     random_view
         Which random view of each image to run over, instead of the standard one.
+    computed_in
+        Compute in this type and no other, as another extraction did.
     label
         What the progress says.
     cache
@@ -137,7 +140,7 @@ def extract(
         raise UsageError(f"Unknown pool {pool!r}. Use 'average' or 'none'.")
     progress = progress or Progress()
     taps = tuple(dict.fromkeys(taps))
-    plans = Plans(backbone, taps, device, exact, cache)
+    plans = Plans(backbone, taps, device, exact, cache, dtype=computed_in)
     about = {
         "weights": backbone.weights_hash,
         "backbone": backbone.name,
@@ -150,16 +153,16 @@ def extract(
         "max_pixels": max_pixels,  # a larger image is unreadable: its row must not be answered
     }
 
-    def look_up(computed_in: str) -> tuple[dict[str, ActivationCache], list[int]]:
-        caches = {tap: open_cache({**about, "computed_in": computed_in, "tap": tap}, cache) for tap in taps}
+    def look_up(kind: str) -> tuple[dict[str, ActivationCache], list[int]]:
+        caches = {tap: open_cache({**about, "computed_in": kind, "tap": tap}, cache) for tap in taps}
         missing = {position for rows in caches.values() for position in rows.missing(dataset.hashes)}
         return caches, sorted(missing)
 
     # rows of different types are never mixed: where one type has them all, that is the answer, whatever is fastest now
-    for computed_in in plans.types:
-        caches, missing = look_up(computed_in)
+    for kind in plans.types:
+        caches, missing = look_up(kind)
         if not missing:
-            return Extraction(dataset, caches, backbone, pool, computed_in, None, 0, 0.0)
+            return Extraction(dataset, caches, backbone, pool, kind, None, 0, 0.0)
     runner = Runner(
         backbone,
         taps,

@@ -46,10 +46,18 @@ class Plans:
         Leaves float32 as the only type.
     folder
         Where speeds are remembered; the cache folder by default.
+    dtype
+        The only type to compute in; by default the fastest.
     """
 
     def __init__(
-        self, backbone: Backbone, taps: Sequence[str], device: str, exact: bool, folder: Path | None = None
+        self,
+        backbone: Backbone,
+        taps: Sequence[str],
+        device: str,
+        exact: bool,
+        folder: Path | None = None,
+        dtype: str | None = None,
     ) -> None:
         self.device = machine.pick_device(device)
         self.memo = Memo("plans", folder)
@@ -61,7 +69,7 @@ class Plans:
         on_cpu = self.device.type == "cpu"
         sizes = (4, 8) if on_cpu else (64, 128, 256)
         self._alternatives: list[list[Settings]] = [
-            [{"dtype": dtype} for dtype in (*narrow, "float32")],
+            [{"dtype": name} for name in ([dtype] if dtype else [*narrow, "float32"])],
             [{"batch_size": size} for size in sizes],
             [{"layout": layout} for layout in (CHANNELS_LAST, CONTIGUOUS)],
         ]

@@ -89,7 +89,6 @@ class Runner:
         self.device = plans.device
         self._size = backbone.input_shape[1:]
         self.random_view = random_view
-        self._draft_size = None if exact or random_view else self.preprocessing.resize_size
         self._is_map_last = backbone.is_map_last
         self._networks: dict[tuple[str, str], torch.nn.Module] = {}
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
@@ -125,7 +124,7 @@ class Runner:
                 pixels = decode(
                     self.sources[position],
                     max_pixels=self.max_pixels,
-                    at_least=self._draft_size,
+                    at_least=None if self.exact or self.random_view else self.preprocessing.resize_size,
                     content=self.contents[position] or None,
                 )
                 views.append(self._see(pixels, self.contents[position]))
@@ -188,7 +187,10 @@ class Runner:
                 and self.n_images >= _WORTH_FUSING
                 and plan.layout == CHANNELS_LAST
             ):
-                example = torch.rand(1, 3, *self._size, device=self.device)
+                noise = torch.rand(
+                    1, 3, *self._size, generator=torch.Generator().manual_seed(0)
+                )  # not the caller's draws
+                example = noise.to(self.device)
                 self._networks[key] = fusion.fuse(reader, example, dtype)
             elif plan.dtype == "float32" and plan.layout != CHANNELS_LAST:
                 self._networks[key] = reader

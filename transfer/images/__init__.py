@@ -12,7 +12,14 @@ either decoded completely or refused as an `UnreadableImage`; nothing is guessed
 
 from __future__ import annotations
 
-from transfer.images.augmentation import AUGMENTATIONS, Augmentation, RandomView, find_augmentation, random_view
+from transfer.images.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    RandomView,
+    find_augmentation,
+    generator_for,
+    random_view,
+)
 from transfer.images.batches import normalise, stack
 from transfer.images.decoding import MAX_PIXELS, decode
 from transfer.images.formats import FORMATS
@@ -34,6 +41,7 @@ __all__ = [
     "UnreadableImage",
     "decode",
     "find_augmentation",
+    "generator_for",
     "load_view",
     "normalise",
     "random_view",

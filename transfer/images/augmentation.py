@@ -7,6 +7,7 @@ of the same image is the same in every thread, process and resumed run. torchvis
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,11 @@ def find_augmentation(name: str) -> Augmentation:
     return AUGMENTATIONS[name]
 
 
+def generator_for(purpose: str, *numbers: int) -> np.random.Generator:
+    """Return a generator that depends on nothing but what is drawn for, so that no two purposes share a stream."""
+    return np.random.default_rng([zlib.crc32(purpose.encode()), len(numbers), *numbers])
+
+
 @dataclass(frozen=True)
 class RandomView:
     """One of the random views that every image of a dataset gets: number `number` of those with this seed."""
@@ -72,7 +78,7 @@ class RandomView:
 
     def see(self, pixels: np.ndarray, preprocessing: Preprocessing, content: str) -> torch.Tensor:
         """Return this view of the image with that content, whatever it is called and wherever it stands."""
-        rng = np.random.default_rng([self.seed, self.number, int(content[:16], 16)])
+        rng = generator_for("view", self.seed, self.number, int(content[:16], 16))
         return random_view(pixels, preprocessing, self.augmentation, rng)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from transfer import metrics
 from transfer.backbones import load_backbone
 from transfer.dataset import Source, Split, draw_split, read_split, scan, stop_on_bad, thin_out
@@ -14,6 +16,7 @@ from transfer.features import extract
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_head, reserve, write_run
+from transfer.strategies.cutting import find_cut
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
@@ -63,8 +66,15 @@ def fit(
     if isinstance(recipe, Recipe) and (settings or changes):
         raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
-    job, folder = _prepare(data, chosen, out, split, resume, Progress(quiet))
-    trained = fine_tune(job) if chosen.strategy in ("partial", "full") else fit_frozen(job)
+    # networks are built with random weights before theirs are loaded: not from the caller's draws
+    with torch.random.fork_rng(devices=[]):
+        job, folder = _prepare(data, chosen, out, split, resume, Progress(quiet))
+        return _carry_out(job, folder)
+
+
+def _carry_out(job: Job, folder: Path) -> Run:
+    """Train, report on test, once, and write the run."""
+    trained = fine_tune(job) if job.cut else fit_frozen(job)
     job.progress.say(trained.fitted.rule)
     with job.clock.time("evaluate"):
         labels = job.dataset.labels[job.split.indices("test")]
@@ -72,7 +82,7 @@ def fit(
         test_scores = metrics.evaluate(probabilities, labels, job.dataset.classes)
     run = write_run(
         folder,
-        recipe=chosen,
+        recipe=job.recipe,
         dataset=job.dataset,
         split=job.split,
         backbone=trained.backbone,
@@ -84,6 +94,8 @@ def fit(
         seconds=job.clock.seconds,
     )
     check_head(run, trained.fitted.head, trained.X_test)
+    if trained.checkpoints:
+        trained.checkpoints.clear()
     return run
 
 
@@ -107,6 +119,7 @@ def _prepare(
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
     with clock.time("load backbone"):
         backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+        cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
     with clock.time("features"):
         extraction = extract(
             dataset,
@@ -132,4 +145,5 @@ def _prepare(
         parts = Split(parts.parts[kept], reason, parts.cross_validate)
     for line in [*dataset.notes, *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
-    return Job(recipe, dataset, parts, backbone, X, progress, clock, resume), folder
+    speed = extraction.seconds_running / max(1, extraction.n_computed)
+    return Job(recipe, dataset, parts, backbone, X, progress, clock, cut, speed, resume), folder

@@ -16,6 +16,7 @@ from transfer.dataset import Dataset, Split
 from transfer.heads import FittedHead
 from transfer.progress import Progress
 from transfer.recipe import Recipe
+from transfer.training import Checkpoints
 
 
 class Clock:
@@ -44,6 +45,8 @@ class Job:
     X: np.ndarray  # (N, d): row i for image i of the dataset
     progress: Progress
     clock: Clock
+    cut: str | None = None  # None: the whole network stays frozen
+    seconds_per_image: float = 0.0  # of the frozen network, decoding included, as far as it was run
     resume: bool = False
 
 
@@ -57,3 +60,4 @@ class Trained:
     scores: dict[str, Any]  # on val, and where it helps by cross-validation
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one line per epoch
     about: dict[str, Any] = dataclasses.field(default_factory=dict)  # for run.json
+    checkpoints: Checkpoints | None = None  # to be cleared when the run is written

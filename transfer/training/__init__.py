@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from transfer.training.checkpoints import Checkpoints
-from transfer.training.examples import CachedExamples, Examples, LiveExamples, LivePrefixExamples, view_rng
+from transfer.training.examples import CachedExamples, Examples, LiveExamples, LivePrefixExamples
 from transfer.training.loop import Epoch, Outcome, TrainingSettings, train
 from transfer.training.pace import Pace, choose_pace
 from transfer.training.rates import parameter_groups, rate_at
@@ -31,5 +31,4 @@ __all__ = [
     "parameter_groups",
     "rate_at",
     "train",
-    "view_rng",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from transfer.errors import ResourceError
 from transfer.files import require_writable, sweep, write_bytes
 
 _SUFFIX = ".safetensors"
@@ -23,35 +24,63 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder of their own."""
+    """The checkpoints of one training, in a folder of their own.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Parameters
+    ----------
+    resume
+        Go on from what is there; otherwise it is replaced, but not before this training has saved something itself.
+    about
+        What was decided before the first step and must not be decided anew when the training goes on, as JSON values.
+    """
 
-    def save(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-        """Write one checkpoint and forget all but the last two."""
+    def __init__(self, folder: Path, *, resume: bool = True, about: dict[str, Any] | None = None) -> None:
+        self.folder, self.resume, self.about = folder, resume, about or {}
+        self._obsolete = [] if resume else self._files()
+
+    def save(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Write one checkpoint and forget all but the last two; where nothing can be written, say so and go on."""
         from safetensors.torch import save
 
-        require_writable(self.folder)
-        sweep(self.folder)
-        data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"about": json.dumps(about)})
+        about = json.dumps({"state": state, "about": self.about})
+        data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"about": about})
         known = self._files()
         number = 1 + (int(known[-1].name.partition("-")[0]) if known else 0)
-        write_bytes(self.folder / f"{number:08d}-{hashlib.sha256(data).hexdigest()}{_SUFFIX}", data)
-        for old in known[: 1 - _KEPT]:
+        try:
+            require_writable(self.folder)
+            sweep(self.folder)
+            write_bytes(self.folder / f"{number:08d}-{hashlib.sha256(data).hexdigest()}{_SUFFIX}", data)
+        except ResourceError as error:
+            log.warning("No checkpoint of this training: %s", error)
+            return
+        kept = [path for path in known if path not in self._obsolete]
+        for old in [*self._obsolete, *kept[: 1 - _KEPT]]:
             old.unlink(missing_ok=True)
+        self._obsolete = []
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Return tensors and description of the newest checkpoint that is whole, None where there is none."""
+        """Return tensors and state of the newest checkpoint that is whole, None where there is none to go on from."""
         from safetensors.torch import load
 
-        for path in reversed(self._files()):
-            data = path.read_bytes()
+        found = self._newest()
+        return (load(found[0]), found[1]["state"]) if found else None
+
+    def load_about(self) -> dict[str, Any] | None:
+        """Return what the training that is to go on decided at its start, None where there is none."""
+        found = self._newest()
+        return found[1]["about"] if found else None
+
+    def _newest(self) -> tuple[bytes, dict[str, Any]] | None:
+        for path in reversed(self._files() if self.resume else []):
+            try:
+                data = path.read_bytes()
+            except OSError:  # another process was faster
+                continue
             if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
                 log.warning("%s is damaged; going on from the checkpoint before it.", path)
                 continue
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            return load(data), json.loads(header["__metadata__"]["about"])
+            return data, json.loads(header["__metadata__"]["about"])
         return None
 
     def clear(self) -> None:

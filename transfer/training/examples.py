@@ -21,6 +21,7 @@ from transfer.images import (
     RandomView,
     UnreadableImage,
     decode,
+    generator_for,
     normalise,
     random_view,
     stack,
@@ -54,7 +55,7 @@ class CachedExamples:
         self.views, self.contents, self.labels, self.seed = views, contents, labels, seed
 
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
-        drawn = np.random.default_rng([self.seed, epoch]).integers(len(self.views), size=len(self.contents))
+        drawn = generator_for("which view", self.seed, epoch).integers(len(self.views), size=len(self.contents))
 
         def gather(positions: np.ndarray) -> torch.Tensor:
             rows: np.ndarray | None = None
@@ -81,11 +82,16 @@ class LiveExamples:
         preprocessing: Preprocessing,
         augmentation: Augmentation,
         seed: int,
+        *,
         max_pixels: int = MAX_PIXELS,
+        exact: bool = False,
     ) -> None:
         self.paths, self.contents, self.labels = paths, contents, labels
         self.preprocessing, self.augmentation = preprocessing, augmentation
         self.seed, self.max_pixels = seed, max_pixels
+        # the standard view is the one that features were computed from
+        is_standard = augmentation == Augmentation() and not exact
+        self.at_least = preprocessing.resize_size if is_standard else None
 
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         def look(positions: np.ndarray) -> torch.Tensor:
@@ -96,41 +102,60 @@ class LiveExamples:
 
     def _view(self, position: int, epoch: int) -> torch.Tensor:
         try:
-            pixels = decode(self.paths[position], max_pixels=self.max_pixels, content=self.contents[position])
+            pixels = decode(
+                self.paths[position],
+                max_pixels=self.max_pixels,
+                at_least=self.at_least,
+                content=self.contents[position],
+            )
         except UnreadableImage as error:  # it could be read when its features were computed
             raise DataError(f"{error} It could be read at the start.") from error
-        return random_view(pixels, self.preprocessing, self.augmentation, view_rng(self.seed, epoch, position))
+        rng = generator_for("live view", self.seed, epoch, position)
+        return random_view(pixels, self.preprocessing, self.augmentation, rng)
 
 
 class LivePrefixExamples:
     """Activations at the cut that are computed when they are needed, where there is no room to keep them.
 
-    The frozen part runs as it does for the cache, so the rows are the same to the bit.
+    The frozen part runs as it does for the cache, and a random view is number `epoch` of those that a cache would hold,
+    so that without augmentation the rows are the cached ones to the bit.
+
+    Parameters
+    ----------
+    dtype
+        That a cache would keep the rows in.
     """
 
-    def __init__(self, runner: Runner, labels: np.ndarray, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self, runner: Runner, labels: np.ndarray, augmentation: Augmentation, seed: int, dtype: str = "float32"
+    ) -> None:
         self.runner, self.labels, self.augmentation, self.seed = runner, labels, augmentation, seed
+        self.dtype = np.dtype(dtype)
 
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         is_random = self.augmentation != Augmentation()
         self.runner.random_view = RandomView(self.augmentation, self.seed, epoch) if is_random else None
-        for positions in order:
-            batches = list(self.runner.run(positions.tolist()))
-            if bad := [reason for batch in batches for reason in batch.bad]:
-                raise DataError(f"{self.runner.sources[bad[0][0]]} cannot be read any more: {bad[0][1]}.")
-            yield torch.from_numpy(np.concatenate([rows for batch in batches for rows in batch.rows.values()]))
-
-
-def view_rng(*what_for: int) -> np.random.Generator:
-    """Return the generator of one view, which depends on nothing but what the view is for."""
-    return np.random.default_rng(what_for)
+        positions = [int(position) for batch in order for position in batch]
+        waiting = np.empty((0,))
+        wanted = iter([len(batch) for batch in order])
+        size = next(wanted, 0)
+        for found in self.runner.run(positions):
+            if found.bad:
+                position, reason = found.bad[0]
+                raise DataError(f"{self.runner.sources[position]} cannot be read any more: {reason}.")
+            (rows,) = found.rows.values()
+            waiting = np.concatenate([waiting, rows]) if len(waiting) else rows
+            while size and len(waiting) >= size:
+                yield torch.from_numpy(waiting[:size].astype(self.dtype).astype(np.float32))
+                waiting, size = waiting[size:], next(wanted, 0)
 
 
 def _ahead(
     make: Callable[[np.ndarray], torch.Tensor], order: Sequence[np.ndarray], n_threads: int
 ) -> Iterator[torch.Tensor]:
     """Yield `make(positions)` in order, a few made ahead by threads."""
-    with ThreadPoolExecutor(n_threads) as threads:
+    # one torch thread each: they decode beside the training, which has the cores
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         waiting: deque[Future[torch.Tensor]] = deque()
         try:
             for positions in order:

@@ -6,6 +6,7 @@ never interrupted, without any generator's state on disk.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer.errors import ResourceError
+from transfer.images import generator_for
 from transfer.training.checkpoints import Checkpoints
 from transfer.training.examples import Examples
 from transfer.training.mixing import mix
@@ -24,7 +27,7 @@ from transfer.training.rates import rate_at
 from transfer.training.signals import Interrupts
 from transfer.training.trainees import Trainee
 
-_SAVE_SECONDS = 60.0  # a killed training loses no more than this
+_SAVE_SECONDS = 15.0  # a killed training loses no more than this
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class TrainingSettings:
     mixup: float  # alpha of the Beta distribution; 0: off
     cutmix: float
     ema: float  # decay per step of the averaged weights; 0: off
-    patience: int  # epochs without a better one on val
+    patience: float  # epochs without a better one on val
     seed: int
 
 
@@ -53,12 +56,12 @@ class Epoch:
     val_accuracy: float
     val_loss: float
     lr: float
-    images_per_second: float | None
-    seconds: float
+    images_per_second: float | None  # of the steps, without val
+    seconds: float  # since the start, val included
 
 
 @dataclass
-class _State:
+class State:
     """Where a training is; all of it is in every checkpoint."""
 
     epoch: int = 1  # the one in progress
@@ -67,10 +70,12 @@ class _State:
     loss_sum: float = 0.0
     n_right: int = 0
     n_seen: int = 0
-    seconds: float = 0.0  # of training so far
+    seconds: float = 0.0
     epoch_seconds: float = 0.0
     micro_batch: int = 0
     best_epoch: int = 0
+    stopped: str = ""
+    is_over: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -109,26 +114,28 @@ def train(
     class_weights
         (C,) in the loss.
     checkpoints
-        Where to go on from, if there is one, and where to save.
+        Where to go on from, if there is one, and where to save. They stay, a finished training included: whoever has
+        put the result into safety clears them.
     deadline
-        In `time.perf_counter` seconds; training ends before it.
+        In `time.perf_counter` seconds; after the step that passes it, val judges once more and training ends.
     after_step
         Called with the number of steps done.
+
+    Raises
+    ------
+    ResourceError
+        A single image does not fit into the device's memory.
     """
     pace.place(trainee)
     optimizer = torch.optim.AdamW(groups, lr=0.0, foreach=pace.device.type != "cpu")
-    run = _Training(trainee, optimizer, examples, val, settings, pace, class_weights, checkpoints, say)
-    was_resumed = run.resume()
     cuda = [pace.device] if pace.device.type == "cuda" else []
-    with Interrupts() as interrupts, torch.random.fork_rng(devices=cuda):
-        if not run.state.history:
-            run.end_epoch(0)
-        stopped = run.until(deadline, interrupts, after_step)
+    with Interrupts() as interrupts, torch.random.fork_rng(devices=cuda), pace.precision():
+        run = _Training(trainee, optimizer, examples, val, settings, pace, class_weights, checkpoints, interrupts, say)
+        was_resumed = run.resume()
+        run.until(deadline, after_step)
     trainee.load_state_dict(run.best)
-    if checkpoints:
-        checkpoints.clear()
     history = [Epoch(**row) for row in run.state.history]
-    return Outcome(history, run.state.best_epoch, stopped, was_resumed)
+    return Outcome(history, run.state.best_epoch, run.state.stopped, was_resumed)
 
 
 class _Training:
@@ -142,74 +149,37 @@ class _Training:
         pace: Pace,
         class_weights: torch.Tensor | None,
         checkpoints: Checkpoints | None,
+        interrupts: Interrupts,
         say: Callable[[str], None],
     ) -> None:
         self.trainee, self.optimizer, self.examples, self.val = trainee, optimizer, examples, val
-        self.settings, self.pace, self.checkpoints, self.say = settings, pace, checkpoints, say
+        self.settings, self.pace, self.checkpoints = settings, pace, checkpoints
+        self.interrupts, self.say = interrupts, say
         weights = class_weights.to(pace.device) if class_weights is not None else None
         self.loss_of = nn.CrossEntropyLoss(weights, label_smoothing=settings.label_smoothing, reduction="sum")
-        self.state = _State(micro_batch=settings.batch_size)
+        self.state = State(micro_batch=settings.batch_size + 1)  # a last batch may be one larger
         self.best = trainee.state()
         self.averaged = trainee.state() if settings.ema else None
         self.n_steps = settings.n_epochs * len(self._order(1))
         self._saved = time.perf_counter()
 
-    def until(self, deadline: float, interrupts: Interrupts, after_step: Callable[[int], None]) -> str:
-        """Train to the last epoch, or say why it ended before."""
-        state, settings = self.state, self.settings
-        while state.epoch <= settings.n_epochs:
-            order = self._order(state.epoch)
-            started = time.perf_counter()
-            self.trainee.train()
-            for inputs in self.examples.batches(order[state.step :], state.epoch):
-                positions = order[state.step]
-                if not self._step(inputs, positions):
-                    return f"the loss is no longer finite in epoch {state.epoch}: lower train.lr"
-                now = time.perf_counter()
-                state.seconds += now - started
-                state.epoch_seconds += now - started
-                started = now
-                after_step(state.n_done)
-                if interrupts.caught is not None:
-                    self.save()
-                    interrupts.stop()
-                if now - self._saved > _SAVE_SECONDS:
-                    self.save()
-                if now > deadline:
-                    self.end_epoch(state.epoch)
-                    return f"the time was over in epoch {state.epoch - 1}"
-            self.end_epoch(state.epoch)
-            self.save()
-            if state.epoch - 1 - state.best_epoch >= settings.patience:
-                return f"no better epoch on val in {settings.patience}"
-        return ""
-
-    def end_epoch(self, epoch: int) -> None:
-        """Judge the trainee on val, keep it where it is the best so far, and write the epoch's line."""
+    def until(self, deadline: float, after_step: Callable[[int], None]) -> None:
+        """Train to the last epoch, or to where there is a reason to end before."""
         state = self.state
-        kept = self.trainee.state() if self.averaged else None
-        if self.averaged:
-            self.trainee.load_state_dict(self.averaged)
-        accuracy, loss = self._judge()
-        row = Epoch(
-            epoch=epoch,
-            loss=state.loss_sum / state.n_seen if state.n_seen else None,
-            train_accuracy=state.n_right / state.n_seen if state.n_seen else None,
-            val_accuracy=accuracy,
-            val_loss=loss,
-            lr=max(group["lr"] for group in self.optimizer.param_groups) if epoch else 0.0,
-            images_per_second=state.n_seen / state.epoch_seconds if state.n_seen else None,
-            seconds=state.seconds,
-        )
-        best = state.history[state.best_epoch] if state.history else None
-        if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
-            state.best_epoch, self.best = epoch, self.trainee.state()
-        if kept is not None:
-            self.trainee.load_state_dict(kept)
-        state.history.append(asdict(row))
-        state.epoch, state.step = epoch + 1, 0
-        state.loss_sum, state.n_right, state.n_seen, state.epoch_seconds = 0.0, 0, 0, 0.0
-        self.say(_line(row, self.settings.n_epochs, epoch == state.best_epoch))
+        if not state.history:
+            self._end_epoch(0)
+        while not state.is_over:
+            stopped = self._train_epoch(deadline, after_step)
+            if "finite" not in stopped:
+                self._end_epoch(state.epoch)
+            is_last = state.epoch > self.settings.n_epochs
+            since_best = state.epoch - 1 - state.best_epoch
+            if not (stopped or is_last) and since_best >= self.settings.patience:
+                stopped = f"no better epoch on val in {since_best}"
+            state.stopped, state.is_over = "" if is_last and "time" in stopped else stopped, bool(stopped or is_last)
+            if state.is_over or time.perf_counter() - self._saved > _SAVE_SECONDS:
+                self.save()
+            self._heed()
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint, if there is one."""
@@ -217,7 +187,7 @@ class _Training:
         if found is None:
             return False
         tensors, about = found
-        self.state = _State(**about)
+        self.state = State(**about)
         self.trainee.load_state_dict(_part(tensors, "now."))
         self.best = _part(tensors, "best.")
         if self.averaged:
@@ -228,6 +198,7 @@ class _Training:
                 self.optimizer.state[parameter] = {
                     name: value if name == "step" else value.to(parameter.device) for name, value in moments.items()
                 }
+        self.say(f"Going on from step {self.state.step} of epoch {self.state.epoch}.")
         return True
 
     def save(self) -> None:
@@ -243,18 +214,77 @@ class _Training:
         self.checkpoints.save(tensors, asdict(self.state))
         self._saved = time.perf_counter()
 
+    def _train_epoch(self, deadline: float, after_step: Callable[[int], None]) -> str:
+        """Take the steps that are left of the epoch, or say why not all of them."""
+        state = self.state
+        order = self._order(state.epoch)
+        self.trainee.train()
+        started = time.perf_counter()
+        for inputs in self.examples.batches(order[state.step :], state.epoch):
+            if not self._step(inputs, order[state.step]):
+                return f"the loss is no longer finite in epoch {state.epoch}: lower train.lr"
+            now = time.perf_counter()
+            state.seconds += now - started
+            state.epoch_seconds += now - started
+            started = now
+            after_step(state.n_done)
+            self._heed()
+            if now - self._saved > _SAVE_SECONDS:
+                self.save()
+            if now > deadline:
+                return f"the time was over in epoch {state.epoch}"
+        return ""
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Judge the trainee on val, keep it where it is the best so far, and write the epoch's line."""
+        state = self.state
+        started = time.perf_counter()
+        kept = self.trainee.state() if self.averaged else None
+        if self.averaged:
+            self.trainee.load_state_dict(self.averaged)
+        judgement = self._judge()
+        judged = self.trainee.state() if judgement else {}
+        if kept is not None:
+            self.trainee.load_state_dict(kept)
+        if judgement is None:  # interrupted: the epoch's steps are done, its judgement will be made again
+            self._heed()
+            return
+        accuracy, loss = judgement
+        state.seconds += time.perf_counter() - started
+        row = Epoch(
+            epoch=epoch,
+            loss=state.loss_sum / state.n_seen if state.n_seen else None,
+            train_accuracy=state.n_right / state.n_seen if state.n_seen else None,
+            val_accuracy=accuracy,
+            val_loss=loss,
+            lr=max(group["lr"] for group in self.optimizer.param_groups) if epoch else 0.0,
+            images_per_second=state.n_seen / state.epoch_seconds if state.n_seen else None,
+            seconds=state.seconds,
+        )
+        best = state.history[state.best_epoch] if state.history else None
+        if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
+            state.best_epoch, self.best = epoch, judged
+        state.history.append(asdict(row))
+        state.epoch, state.step = epoch + 1, 0
+        state.loss_sum, state.n_right, state.n_seen, state.epoch_seconds = 0.0, 0, 0, 0.0
+        self.say(_line(row, self.settings.n_epochs, epoch == state.best_epoch))
+
+    def _heed(self) -> None:
+        """Where a signal has come, save and do what it asks for."""
+        if self.interrupts.caught is not None:
+            self.save()
+            self.interrupts.stop()
+
     def _step(self, inputs: torch.Tensor, positions: np.ndarray) -> bool:
         """Take one step; return False, before anything has changed, where the loss or a gradient is not finite."""
         state, settings = self.state, self.settings
         share = rate_at(state.n_done, self.n_steps, settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
-        torch.manual_seed(int(np.random.SeedSequence([settings.seed, state.n_done]).generate_state(1)[0]))  # dropout
+        torch.manual_seed(int(generator_for("dropout", settings.seed, state.n_done).integers(2**62)))
         labels = torch.from_numpy(self.examples.labels[positions].astype(np.int64))
-        n_classes = self.trainee.head.out_features
-        inputs, targets = mix(
-            inputs, labels, n_classes, settings.mixup, settings.cutmix, [settings.seed, state.epoch, state.step]
-        )
+        rng = generator_for("mix", settings.seed, state.epoch, state.step)
+        inputs, targets = mix(inputs, labels, self.trainee.head.out_features, settings.mixup, settings.cutmix, rng)
         loss, n_right = self._backward(inputs.to(self.pace.device), targets.to(self.pace.device), labels)
         norm = nn.utils.clip_grad_norm_(self._parameters(), settings.clip)
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
@@ -271,47 +301,72 @@ class _Training:
 
     def _backward(self, inputs: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> tuple[float, int]:
         """Sum gradients over micro-batches, halved until they fit; return the mean loss and the number right."""
-        state = self.state
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            losses, right = [], 0
             try:
-                for start in range(0, len(inputs), state.micro_batch):
-                    some = slice(start, start + state.micro_batch)
-                    with self.pace.autocast():
-                        scores = self.trainee(self.pace.arranged(inputs[some]))
-                    loss = self.loss_of(scores.float(), targets[some]) / len(inputs)
-                    loss.backward()
-                    losses.append(float(loss.detach()))
-                    right += int((scores.detach().argmax(1).cpu() == labels[some]).sum())
-                return math.fsum(losses), right
-            except torch.OutOfMemoryError:
-                if state.micro_batch == 1:
-                    raise
-                state.micro_batch = -(-state.micro_batch // 2)
-                torch.cuda.empty_cache()
-                self.say(f"Out of memory: micro-batches of {state.micro_batch}, the same effective batch.")
+                found = [
+                    self._backward_some(inputs, targets, labels, some) for some in self._micro_batches(len(inputs))
+                ]
+                return math.fsum(loss for loss, _ in found), sum(n for _, n in found)
+            except torch.OutOfMemoryError as error:
+                self._require_smaller(error)
+            self._halve()  # out here, where the failed pass has let go of its memory
 
-    def _judge(self) -> tuple[float, float]:
-        """Return accuracy and mean log loss on val."""
+    def _backward_some(
+        self, inputs: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor, some: slice
+    ) -> tuple[float, int]:
+        with self.pace.autocast():
+            scores = self.trainee(self.pace.arranged(inputs[some]))
+        loss = self.loss_of(scores.float(), targets[some]) / len(inputs)
+        loss.backward()
+        return float(loss.detach()), int((scores.detach().argmax(1).cpu() == labels[some]).sum())
+
+    def _judge(self) -> tuple[float, float] | None:
+        """Return accuracy and mean log loss on val; None where a signal came."""
         self.trainee.eval()
-        size = max(1, self.state.micro_batch)
-        order = [np.arange(i, min(i + size, len(self.val.labels))) for i in range(0, len(self.val.labels), size)]
-        right, losses = 0, []
-        with torch.inference_mode():
-            for positions, inputs in zip(order, self.val.batches(order, 0), strict=True):
-                labels = torch.from_numpy(self.val.labels[positions].astype(np.int64))
-                with self.pace.autocast():
-                    scores = self.trainee(self.pace.arranged(inputs.to(self.pace.device)))
-                scores = scores.float().cpu()
-                right += int((scores.argmax(1) == labels).sum())
-                losses += nn.functional.cross_entropy(scores, labels, reduction="none").tolist()
-        return right / len(losses), math.fsum(losses) / len(losses)
+        n = len(self.val.labels)
+        while True:
+            try:
+                order = [np.arange(n)[some] for some in self._micro_batches(n)]
+                right, losses = 0, []
+                with torch.inference_mode():
+                    for positions, inputs in zip(order, self.val.batches(order, 0), strict=True):
+                        if self.interrupts.caught is not None:
+                            return None
+                        labels = torch.from_numpy(self.val.labels[positions].astype(np.int64))
+                        with self.pace.autocast():
+                            scores = self.trainee(self.pace.arranged(inputs.to(self.pace.device)))
+                        scores = scores.float().cpu()
+                        right += int((scores.argmax(1) == labels).sum())
+                        losses += nn.functional.cross_entropy(scores, labels, reduction="none").tolist()
+                return right / n, math.fsum(losses) / n
+            except torch.OutOfMemoryError as error:
+                self._require_smaller(error)
+            self._halve()
+
+    def _micro_batches(self, n: int) -> list[slice]:
+        """Divide n images into pieces that fit, of nearly the same size: none of a single image beside larger ones."""
+        n_pieces = math.ceil(n / self.state.micro_batch)
+        bounds = [round(i * n / n_pieces) for i in range(n_pieces + 1)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+    def _require_smaller(self, error: torch.OutOfMemoryError) -> None:
+        if self.state.micro_batch == 1:
+            raise ResourceError(
+                f"Not even one image at a time fits into the memory of {self.pace.device}. Choose a smaller backbone, "
+                "a cut nearer to the features, or --device cpu."
+            ) from error
+
+    def _halve(self) -> None:
+        self.state.micro_batch = math.ceil(self.state.micro_batch / 2)
+        if self.pace.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(f"Out of memory: micro-batches of {self.state.micro_batch}, the same effective batch.")
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         """Return the positions of each batch; a last batch of one image joins the one before."""
         n, size = len(self.examples.labels), self.settings.batch_size
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(n)
+        order = generator_for("order", self.settings.seed, epoch).permutation(n)
         starts = list(range(0, n, size))
         if len(starts) > 1 and n - starts[-1] == 1:  # BatchNorm has no variance of one
             starts.pop()
@@ -339,7 +394,8 @@ def _line(row: Epoch, n_epochs: int, is_best: bool) -> str:
     if row.epoch == 0:
         return f"Epoch 0, the solved head: val {row.val_accuracy:.1%}"
     best = ", the best so far" if is_best else ""
+    speed = f", {row.images_per_second:.0f} images/s" if row.images_per_second else ""
     return (
-        f"Epoch {row.epoch}/{n_epochs}: loss {row.loss:.3f}, train {row.train_accuracy:.1%}, val {row.val_accuracy:.1%}"
-        f"{best} (rate {row.lr:.1e}, {row.images_per_second:.0f} images/s)"
+        f"Epoch {row.epoch}/{n_epochs}: loss {row.loss or 0:.3f}, train {row.train_accuracy or 0:.1%}, "
+        f"val {row.val_accuracy:.1%}{best} (rate {row.lr:.1e}{speed})"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -16,20 +14,20 @@ def mix(
     n_classes: int,
     mixup: float,
     cutmix: float,
-    what_for: Sequence[int],
+    rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return inputs and targets, mixed as drawn for this step; where both are on, each has half of the steps.
+    """Return inputs and targets, mixed as drawn; where both kinds are on, each has half of the draws.
 
     Parameters
     ----------
     inputs
-        (B, ...) pixels or activations.
+        (B, ...) pixels or activations; for CutMix (B, C, H, W).
     labels
         (B,) class indices.
     mixup, cutmix
         Alpha of the Beta distribution that the share comes from; 0 is off.
-    what_for
-        From which the draws come: seed, epoch and step.
+    rng
+        Where every draw comes from.
 
     Returns
     -------
@@ -38,7 +36,6 @@ def mix(
     """
     if not (mixup or cutmix) or len(inputs) < 2:
         return inputs, labels
-    rng = np.random.default_rng(what_for)
     use_cutmix = cutmix > 0 and (not mixup or rng.random() < 0.5)
     alpha = cutmix if use_cutmix else mixup
     share = float(rng.beta(alpha, alpha))

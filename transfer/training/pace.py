@@ -29,10 +29,12 @@ class Pace:
     exact: bool = False
     seconds_per_image: float = math.nan  # forward and backward, as measured
 
+    def precision(self) -> AbstractContextManager[object]:
+        """Return the context that training runs in: the same step gives the same weights, in float32 if exact."""
+        return machine.repeatable(self.device, exact=self.exact)
+
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in."""
-        if self.exact:
-            return machine.full_float32(self.device)
         if self.dtype == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.dtype))
@@ -78,27 +80,34 @@ def choose_pace(
     key = " | ".join([machine.describe_device(device), torch.__version__, *what, f"exact {exact}"])
     known = memo.read(key)
     for pace in paces:
-        if isinstance(known, list) and known[:2] == [pace.dtype, pace.channels_last]:
+        if isinstance(known, list) and len(known) == 3 and known[:2] == [pace.dtype, pace.channels_last]:
             return replace(pace, seconds_per_image=float(known[2]))
     seconds = {pace: _seconds(trainee, shape, pace) for pace in paces}
     best = min(paces, key=seconds.__getitem__)
+    if math.isinf(seconds[best]):  # training itself goes on to smaller batches
+        return replace(paces[-1], seconds_per_image=1.0)
     memo.write(key, [best.dtype, best.channels_last, seconds[best] / _BATCH])
     return replace(best, seconds_per_image=seconds[best] / _BATCH)
 
 
 def _seconds(trainee: nn.Module, shape: Sequence[int], pace: Pace) -> float:
-    """Return how long a forward and a backward pass take; no weight changes."""
+    """Return how long a forward and a backward pass take, infinity where they fail; no weight changes."""
     pace.place(trainee)
     trainee.eval()  # no statistics change
-    inputs = pace.arranged(torch.rand(_BATCH, *shape, device=pace.device))
     seconds = []
-    for _ in range(2):
-        machine.synchronise(pace.device)
-        started = time.perf_counter()
-        with pace.autocast():
-            scores = trainee(inputs)
-        scores.float().sum().backward()
-        machine.synchronise(pace.device)
-        seconds.append(time.perf_counter() - started)
-    trainee.zero_grad(set_to_none=True)
+    try:
+        inputs = pace.arranged(torch.full((_BATCH, *shape), 0.5, device=pace.device))
+        for _ in range(2):
+            machine.synchronise(pace.device)
+            started = time.perf_counter()
+            with pace.precision():
+                with pace.autocast():
+                    scores = trainee(inputs)
+                scores.float().sum().backward()
+            machine.synchronise(pace.device)
+            seconds.append(time.perf_counter() - started)
+    except (RuntimeError, NotImplementedError):  # out of memory, or an operation that this type or layout lacks
+        return math.inf
+    finally:
+        trainee.zero_grad(set_to_none=True)
     return min(seconds)

@@ -23,7 +23,7 @@ def parameter_groups(
     layer_decay: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups, those of the head last.
+    """Return AdamW's parameter groups, one for each rate and decay.
 
     Parameters
     ----------

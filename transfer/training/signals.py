@@ -28,6 +28,8 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if kind is None:  # it came when nobody looked any more
+            self.stop()
 
     def stop(self) -> None:
         """Do now what the signal asked for."""
