@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from transfer import files
-from transfer.errors import ResourceError
+from transfer.errors import ResourceError, UsageError
 from transfer.files import write_csv
 
 
@@ -85,3 +85,18 @@ def test_the_cache_has_a_place_even_without_a_home(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert files.cache_folder().name == "transfer-cache"
+
+
+def test_a_new_folder_is_refused_before_the_work_and_nothing_is_left(tmp_path: Path) -> None:
+    files.require_new(tmp_path / "not/yet/there")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    files.require_new(tmp_path / "empty")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("mine")
+    with pytest.raises(UsageError, match="full exists"):
+        files.require_new(tmp_path / "full")
+    with pytest.raises(UsageError, match="file exists"):
+        files.require_new(tmp_path / "full/file")
+    with pytest.raises(ResourceError, match="Cannot write"):
+        files.require_new(tmp_path / "full/file/below")

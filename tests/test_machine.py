@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -22,3 +24,28 @@ def test_the_number_of_threads_is_set_back() -> None:
     with machine.torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("files", "share"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4.0),
+        ({"cpu.max": "?"}, None),
+    ],
+)
+def test_a_containers_share_of_the_cores_is_read(tmp_path: Path, files: dict[str, str], share: float | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine._container_share(tmp_path) == share
+
+
+def test_float32_settings_are_left_as_they_were() -> None:
+    before = torch.get_float32_matmul_precision()
+    with machine.full_float32(torch.device("cpu")), machine.repeatable(torch.device("cpu"), exact=False):
+        assert torch.get_float32_matmul_precision() == before
+    assert torch.get_float32_matmul_precision() == before

@@ -136,9 +136,9 @@ def features(
     max_pixels: int | None,
     quiet: bool,
 ) -> None:
-    """Write frozen features as .npy files: DIR/TAP.npy, labels.npy, index.csv, manifest.json.
+    """Write frozen features as .npy files.
 
-    Row i of every array is line i of index.csv.
+    DIR gets TAP.npy for each tap, labels.npy, index.csv and manifest.json. Row i of every array is line i of index.csv.
     """
     from transfer.backbones import DEFAULT
     from transfer.errors import UsageError
@@ -262,7 +262,10 @@ def predict(
 @click.option("--seed", default=0, help="Of the split that would be drawn.")
 @_common("max_pixels", "json", "quiet")
 def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as_json: bool, quiet: bool) -> None:
-    """Describe a dataset: classes, sizes, unreadable files, duplicates, and what `fit` would do."""
+    """Describe a dataset, and what fit would do with it.
+
+    Classes, sizes, unreadable files, exact duplicates, and the split; every image is decoded, nothing is written.
+    """
     from transfer.images import MAX_PIXELS
     from transfer.strategies import inspect
 
@@ -277,7 +280,10 @@ def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as
 @click.argument("pattern", default="*")
 @_common("json")
 def backbones(pattern: str, as_json: bool) -> None:
-    """List pretrained networks, or the cuts of one: `transfer backbones NAME`."""
+    """List pretrained networks, or the cuts of one.
+
+    PATTERN is a name, part of one, or a wildcard such as 'resnet*'; the full name of one network shows its cuts.
+    """
     from transfer import backbones
 
     rows = backbones.list_backbones(pattern)
@@ -315,7 +321,7 @@ def recipes(name: str | None) -> None:
 @click.option("--out", default="digits", type=click.Path(), metavar="DIR", help="Folder for the images.")
 @_common("quiet")
 def demo(out: str, quiet: bool) -> None:
-    """Write 1,797 handwritten digits as a folder of images, and fit on it."""
+    """Fit on 1,797 handwritten digits, written as a folder of images."""
     from transfer.demo import write_digits
     from transfer.strategies import fit
 
