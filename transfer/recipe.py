@@ -52,9 +52,9 @@ class TrainSettings(_Settings):
     min_steps: int = Field(200, ge=0)  # small sets get more epochs, so that they are trained at all
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
     batch_size: int = Field(32, ge=1)
-    lr: float = Field(1e-2, gt=0)  # peak rate of the head
-    backbone_lr: float = Field(0.1, gt=0)  # of the last pretrained block, as a share of the head's
-    layer_decay: float = Field(0.9, gt=0, le=1)  # each block learns this much slower than the one behind it
+    lr: float = Field(1e-3, gt=0)  # peak rate of the head
+    backbone_lr: float = Field(0.3, gt=0)  # of the last pretrained block, as a share of the head's
+    layer_decay: float = Field(1.0, gt=0, le=1)  # each block learns this much slower than the one behind it
     warmup: float = Field(0.1, ge=0, lt=1)  # share of all steps
     weight_decay: float = Field(0.05, ge=0)  # not on norms and biases
     clip: float = Field(1.0, gt=0)  # largest norm of the gradient
@@ -63,7 +63,7 @@ class TrainSettings(_Settings):
     cutmix: float = Field(0.0, ge=0)  # alpha; 0: off
     ema: float = Field(0.0, ge=0, lt=1)  # decay per step of averaged weights, which are then what is judged; 0: off
     batchnorm: Literal["frozen", "train"] = "frozen"  # statistics of small batches are noise
-    augment: Literal["none", "light", "standard", "strong"] = "standard"
+    augment: Literal["none", "light", "standard", "strong"] = "light"
     views: int | None = Field(None, ge=1)  # random views of each image that are cached; None: by disk and time
 
 
