@@ -20,7 +20,8 @@ from transfer.images import load_view, normalise
 from transfer.strategies import courses
 from transfer.training import loop
 
-QUICK = ["train.min_steps=0", "train.epochs=4", "train.lr=0.003", "train.batch_size=16", "train.augment=none"]
+QUICK = ["train.min_steps=0", "train.epochs=4", "train.batch_size=16", "train.augment=none"]
+QUICK += ["train.lr=0.003", "train.backbone_lr=0.1", "train.layer_decay=0.9"]
 
 
 @pytest.fixture(scope="module")
