@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,31 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             paint(canvas, rng)
             Image.fromarray(canvas).save(root / name / f"{i:02d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of timm's `test_resnet`, random but the same in every test."""
+    import torch
+    from safetensors.torch import save_file
+
+    from transfer.backbones import build
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_file(build("test_resnet").state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread, so that results are the same to the bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _circle(canvas: np.ndarray, rng: np.random.Generator) -> None:

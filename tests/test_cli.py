@@ -9,20 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
-from safetensors.torch import save_file
 
 from transfer import cli
-from transfer.backbones import build
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build("test_resnet").state_dict(), path)
-    return str(path)
 
 
 def transfer(
@@ -43,11 +32,11 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_
 
 
 @pytest.fixture(scope="module")
-def run(shapes: Path, weights: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import transfer
 
     out = tmp_path_factory.mktemp("runs") / "shapes"
-    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=weights, quiet=True).path
+    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), quiet=True).path
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -72,7 +61,7 @@ def test_every_command_has_help_and_describes_its_options() -> None:
         assert all(option.help for option in command.params if option.param_type_name == "option"), name
 
 
-def test_fit_predict_evaluate(run_cli, shapes: Path, weights: str, tmp_path: Path, monkeypatch) -> None:
+def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
     code, out, err = run_cli("fit", shapes, "--backbone", "test_resnet", "--weights", weights)
     assert code == 0
@@ -98,7 +87,7 @@ def test_fit_predict_evaluate(run_cli, shapes: Path, weights: str, tmp_path: Pat
     assert json.loads(out)["run"] == "runs/shapes-linear-svm-2"
 
 
-def test_features_are_exported_and_checked(run_cli, shapes: Path, weights: str) -> None:
+def test_features_are_exported_and_checked(run_cli, shapes: Path, weights: Path) -> None:
     backbone = ("--backbone", "test_resnet", "--weights", weights)
     code, out, _ = run_cli("features", shapes, "--out", "f", "--tap", "layer2", "--tap", "features", *backbone)
     assert code == 0
@@ -185,7 +174,7 @@ def test_recipes_are_listed_and_shown(run_cli) -> None:
     ],
 )
 def test_bad_input_is_one_line_with_its_own_exit_code(
-    run_cli, shapes: Path, weights: str, run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+    run_cli, shapes: Path, weights: Path, run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"shapes": shapes, "weights": weights, "run": run, "empty": tmp_path / "empty"}

@@ -2,9 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -12,16 +10,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from transfer import FeatureExtractor, TransferClassifier
-from transfer.backbones import build
 from transfer.errors import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build("test_resnet").state_dict(), path)
-    return {"backbone": "test_resnet", "weights": str(path)}
+def tiny(weights: Path) -> dict:
+    return {"backbone": "test_resnet", "weights": str(weights)}
 
 
 @pytest.fixture(scope="module")

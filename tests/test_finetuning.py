@@ -11,48 +11,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import transfer
-from transfer.backbones import build
 from transfer.errors import DataError, UsageError
 from transfer.images import load_view, normalise
 from transfer.strategies import courses
 from transfer.training import loop
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ["train.min_steps=0", "train.epochs=4", "train.batch_size=16", "train.augment=none"]
 QUICK += ["train.lr=0.003", "train.backbone_lr=0.1", "train.layer_decay=0.9"]
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build("test_resnet").state_dict(), path)
-    return str(path)
-
-
 @pytest.fixture
-def tiny(weights: str) -> dict:
-    return {"backbone": "test_resnet", "weights": weights, "exact": True, "quiet": True}
+def tiny(weights: Path) -> dict:
+    return {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def moved(run: transfer.Run, weights: str) -> set[str]:
+def moved(run: transfer.Run, weights: Path) -> set[str]:
     """Return the names of the backbone's tensors that differ from those it started with."""
     before, after = load_file(weights), load_file(run.path / "model.safetensors")
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def test_partial_trains_what_is_right_of_the_cut_and_nothing_else(
-    shapes: Path, tiny: dict, weights: str, tmp_path: Path
+    shapes: Path, tiny: dict, weights: Path, tmp_path: Path
 ) -> None:
     run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=[*QUICK, "cut=layer2"], **tiny)
     assert run.info["training"]["best_epoch"] > 0
@@ -69,12 +53,12 @@ def test_partial_trains_what_is_right_of_the_cut_and_nothing_else(
     assert "Val chose the epoch" in run.info["head"]["rule"]
 
 
-def test_the_usual_cut_leaves_the_last_two_stages(shapes: Path, tiny: dict, weights: str, tmp_path: Path) -> None:
+def test_the_usual_cut_leaves_the_last_two_stages(shapes: Path, tiny: dict, weights: Path, tmp_path: Path) -> None:
     run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **tiny)
     assert run.info["training"]["cut"] == "layer2"
 
 
-def test_full_trains_every_layer(shapes: Path, tiny: dict, weights: str, tmp_path: Path) -> None:
+def test_full_trains_every_layer(shapes: Path, tiny: dict, weights: Path, tmp_path: Path) -> None:
     run = transfer.fit(shapes, "full", out=tmp_path / "run", settings=QUICK, **tiny)
     assert run.info["training"]["best_epoch"] > 0
     assert {name.split(".")[0] for name in moved(run, weights)} >= {"conv1", "layer1", "layer4"}
@@ -102,7 +86,7 @@ def test_a_tuned_run_predicts_what_was_reported_and_timm_loads_it(
 
 
 def test_where_training_adds_nothing_the_result_is_the_linear_one(
-    shapes: Path, tiny: dict, weights: str, tmp_path: Path
+    shapes: Path, tiny: dict, weights: Path, tmp_path: Path
 ) -> None:
     options = [*QUICK, "cut=layer2", "train.lr=1.0e-30"]  # too little to change a score in float32
     run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=options, **tiny)
@@ -234,11 +218,11 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
 
 
 @pytest.mark.slow
-def test_killed_trainings_go_on_exactly(shapes: Path, weights: str, tmp_path: Path) -> None:
+def test_killed_trainings_go_on_exactly(shapes: Path, weights: Path, tmp_path: Path) -> None:
     """Kill at random moments, again and again, until one gets through: the weights are those of a quiet run."""
     settings = ["train.min_steps=0", "train.epochs=12", "train.batch_size=8", "train.views=2", "cut=layer1"]
     command = [sys.executable, "-c", _SLOWLY, "fit", str(shapes), "--recipe", "partial", "--exact", "-q", "--resume"]
-    command += ["--backbone", "test_resnet", "--weights", weights]
+    command += ["--backbone", "test_resnet", "--weights", str(weights)]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 

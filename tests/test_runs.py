@@ -16,14 +16,6 @@ from transfer.images import load_view, normalise
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build("test_resnet").state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("runs") / "shapes"
     return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), exact=True, quiet=True)

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 import transfer
 from transfer import features
-from transfer.backbones import build
 from transfer.errors import ArtefactError, DataError, ResourceError, UsageError
 from transfer.features import planning
 
@@ -18,11 +16,8 @@ HEADS = ("linear-svm", "logistic", "ridge", "frozen")
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build("test_resnet").state_dict(), path)
-    return {"backbone": "test_resnet", "weights": str(path), "quiet": True}
+def tiny(weights: Path) -> dict:
+    return {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
 
 
 @pytest.mark.parametrize("strategy", HEADS)

@@ -39,6 +39,7 @@ from transfer.training import (
 )
 from transfer.training.mixing import mix
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUIET = Progress(quiet=True)
 FLOAT32 = Pace(torch.device("cpu"), "float32", channels_last=False, exact=True)
 SETTINGS = TrainingSettings(
@@ -54,14 +55,6 @@ SETTINGS = TrainingSettings(
     seed=0,
 )
 CUTS = {"test_resnet": "layer2", "test_vit": "blocks.3"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
