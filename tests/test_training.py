@@ -37,6 +37,7 @@ from transfer.training import (
     rate_at,
     train,
 )
+from transfer.training.loop import is_as_good
 from transfer.training.mixing import mix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -280,22 +281,33 @@ def test_a_loss_that_is_not_finite_ends_it_and_the_best_weights_stay(resnet: Set
     assert same(resnet.trainee.state(), before)
 
 
-def test_the_best_epoch_is_kept_not_the_last(resnet: Setting) -> None:
-    outcome = resnet.train(resnet.cached, dataclasses.replace(SETTINGS, n_epochs=6), lr=3.0)  # far too high
-    best = outcome.history[outcome.best_epoch]
-    assert (best.val_accuracy, -best.val_loss) == max((row.val_accuracy, -row.val_loss) for row in outcome.history)
+def test_an_epoch_is_kept_that_is_as_good_as_the_best_and_better_than_the_start(resnet: Setting) -> None:
+    start = resnet.trainee.state()
+    outcome = resnet.train(resnet.cached, dataclasses.replace(SETTINGS, n_epochs=6), lr=0.3)  # far too high
+    first, kept = outcome.history[0], outcome.history[outcome.best_epoch]
     resnet.trainee.eval()
     with torch.inference_mode():
-        order = [np.arange(60)]
-        scores = resnet.trainee(next(resnet.cached.batches(order, 0))).numpy()
-    assert (scores.argmax(1) == resnet.dataset.labels).mean() == pytest.approx(best.val_accuracy)
+        scores = resnet.trainee(next(resnet.cached.batches([np.arange(60)], 0))).numpy()
+    assert (scores.argmax(1) == resnet.dataset.labels).mean() == pytest.approx(kept.val_accuracy)
+    if outcome.best_epoch:
+        assert (kept.val_accuracy, -kept.val_loss) > (first.val_accuracy, -first.val_loss)
+    else:
+        assert same(resnet.trainee.state(), start)
+
+
+def test_late_epochs_are_kept_unless_they_are_worse_by_more_than_noise() -> None:
+    best = "1" * 90 + "0" * 10
+    assert is_as_good(best, best)
+    assert is_as_good("0" + best[1:], best)  # one image
+    assert is_as_good("0" * 3 + "1" * 89 + "0" * 8, best)  # three lost, two won
+    assert not is_as_good("0" * 6 + best[6:], best)  # six lost, none won
 
 
 def test_patience_and_deadline_end_it(resnet: Setting, dataset: Dataset, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, n_epochs=50, patience=2)
     outcome = resnet.train(resnet.cached, settings, lr=1e-12)
     assert outcome.stopped == "no better epoch on val in 2"
-    assert len(outcome.history) - 1 - outcome.best_epoch == 2
+    assert len(outcome.history) == 1 + 3
     outcome = resnet.train(resnet.cached, settings, deadline=time.perf_counter())
     assert "time was over in epoch 1" in outcome.stopped
     assert len(outcome.history) == 2

@@ -1,7 +1,7 @@
 """Fine-tuning: the layers right of a cut learn too, starting from the solved head (LP-FT, Kumar et al., ICLR 2022).
 
-Epoch 0 is that head on the frozen network; the best epoch on val is kept. So training layers can only add, and where it
-did not, the result is the linear strategy's.
+Epoch 0 is that head on the frozen network; a later epoch is kept only where val finds it better. Where it finds none,
+the result is the linear strategy's.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ def _nothing_added(job: Job, trainee: Trainee, outcome: Outcome, start: FittedHe
     """Return the linear strategy's result: no epoch was better than the head that training started from."""
     recipe = job.recipe.model_copy(update={"strategy": _HEAD})
     fitted, scores = fit_linear(recipe, job.X, job.dataset, job.split)
-    n_epochs = len(outcome.history) - 1
     rule = (
-        f"None of {n_epochs} epochs was better on val than the solved head: the network stays as it was. {fitted.rule}"
+        f"What {len(outcome.history) - 1} epochs led to was not better on val than the solved head: the network stays "
+        f"as it was. {fitted.rule}"
     )
     X_test = job.X[job.split.indices("test")]
     return Trained(job.backbone, dataclasses.replace(fitted, rule=rule), X_test, scores)
@@ -161,10 +161,11 @@ def _tuned(job: Job, trainee: Trainee, outcome: Outcome, start: FittedHead) -> T
     weight, bias = (parameter.detach().numpy().copy() for parameter in (trainee.head.weight, trainee.head.bias))
     head = LinearHead(weight, bias)
     head = dataclasses.replace(head, temperature=fit_temperature(head.scores(X_val), labels))
-    first, best = outcome.history[0], outcome.history[outcome.best_epoch]
+    first, kept = outcome.history[0], outcome.history[outcome.best_epoch]
     rule = (
-        f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1} was the best on val: {best.val_accuracy:.1%}, the "
-        f"solved head {first.val_accuracy:.1%}. Temperature on val. Val chose the epoch: its score flatters."
+        f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best on "
+        f"val: {kept.val_accuracy:.1%}, the solved head {first.val_accuracy:.1%}. Temperature on val. Val chose the "
+        "epoch: its score flatters."
     )
     chosen: dict[str, Any] = {"epoch": outcome.best_epoch}
     seconds = outcome.history[-1].seconds

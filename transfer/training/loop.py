@@ -1,4 +1,7 @@
-"""Training: the only loop. It starts from a head that is already solved, and keeps the best epoch on val.
+"""Training: the only loop. It starts from a head that is already solved, and keeps an epoch that val finds better.
+
+Of the epochs, the last one within one standard error of the best is kept: the rate falls to zero, so late weights are
+settled, while the best of many noisy readings of a small val is often an accident (`docs/defaults.md`).
 
 Every draw depends on (seed, epoch, position) and nothing else, so a resumed training gives the weights of one that was
 never interrupted, without any generator's state on disk.
@@ -73,7 +76,9 @@ class State:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     micro_batch: int = 0
-    best_epoch: int = 0
+    kept_epoch: int = 0
+    peak_epoch: int = 0
+    peak_hits: str = ""  # of the best epoch, one digit per image of val
     stopped: str = ""
     is_over: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -81,7 +86,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training led to: the trainee has the weights of the best epoch."""
+    """What training led to: the trainee has the weights of the epoch that was kept."""
 
     history: list[Epoch]
     best_epoch: int  # 0: no epoch was better than the solved head
@@ -103,7 +108,7 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     after_step: Callable[[int], None] = lambda n_done: None,
 ) -> Outcome:
-    """Train, and leave the trainee with the weights of its best epoch on val.
+    """Train, and leave the trainee with the weights of the epoch that is kept, or those it had where none is better.
 
     Parameters
     ----------
@@ -133,9 +138,26 @@ def train(
         run = _Training(trainee, optimizer, examples, val, settings, pace, class_weights, checkpoints, interrupts, say)
         was_resumed = run.resume()
         run.until(deadline, after_step)
-    trainee.load_state_dict(run.best)
     history = [Epoch(**row) for row in run.state.history]
-    return Outcome(history, run.state.best_epoch, run.state.stopped, was_resumed)
+    best_epoch = run.state.kept_epoch if _is_better(history[run.state.kept_epoch], history[0]) else 0
+    trainee.load_state_dict(run.kept if best_epoch else run.start)
+    return Outcome(history, best_epoch, run.state.stopped, was_resumed)
+
+
+def is_as_good(hits: str, best_hits: str) -> bool:
+    """Say whether an accuracy is within one standard error of the best one, image by image.
+
+    >>> is_as_good("1110", "1111"), is_as_good("1110" * 9, "1111" * 9)
+    (True, False)
+    """
+    gaps = [int(best) - int(hit) for hit, best in zip(hits, best_hits, strict=True)]
+    mean = sum(gaps) / len(gaps)
+    variance = sum((gap - mean) ** 2 for gap in gaps) / max(1, len(gaps) - 1)
+    return mean <= math.sqrt(variance / len(gaps)) + 1e-12
+
+
+def _is_better(row: Epoch, other: Epoch) -> bool:
+    return (row.val_accuracy, -row.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
 class _Training:
@@ -158,7 +180,7 @@ class _Training:
         weights = class_weights.to(pace.device) if class_weights is not None else None
         self.loss_of = nn.CrossEntropyLoss(weights, label_smoothing=settings.label_smoothing, reduction="sum")
         self.state = State(micro_batch=settings.batch_size + 1)  # a last batch may be one larger
-        self.best = trainee.state()
+        self.start = self.kept = trainee.state()
         self.averaged = trainee.state() if settings.ema else None
         self.n_steps = settings.n_epochs * len(self._order(1))
         self._saved = time.perf_counter()
@@ -173,9 +195,9 @@ class _Training:
             if "finite" not in stopped:
                 self._end_epoch(state.epoch)
             is_last = state.epoch > self.settings.n_epochs
-            since_best = state.epoch - 1 - state.best_epoch
-            if not (stopped or is_last) and since_best >= self.settings.patience:
-                stopped = f"no better epoch on val in {since_best}"
+            since_peak = state.epoch - 1 - state.peak_epoch
+            if not (stopped or is_last) and since_peak >= self.settings.patience:
+                stopped = f"no better epoch on val in {since_peak}"
             state.stopped, state.is_over = "" if is_last and "time" in stopped else stopped, bool(stopped or is_last)
             if state.is_over or time.perf_counter() - self._saved > _SAVE_SECONDS:
                 self.save()
@@ -189,7 +211,7 @@ class _Training:
         tensors, about = found
         self.state = State(**about)
         self.trainee.load_state_dict(_part(tensors, "now."))
-        self.best = _part(tensors, "best.")
+        self.kept = _part(tensors, "kept.")
         if self.averaged:
             self.averaged = _part(tensors, "averaged.")
         for i, parameter in enumerate(self._parameters()):
@@ -206,7 +228,7 @@ class _Training:
         if self.checkpoints is None:
             return
         tensors = {f"now.{name}": value for name, value in self.trainee.state().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"kept.{name}": value for name, value in self.kept.items()}
         tensors |= {f"averaged.{name}": value for name, value in (self.averaged or {}).items()}
         for i, parameter in enumerate(self._parameters()):
             for name, value in self.optimizer.state.get(parameter, {}).items():
@@ -236,7 +258,7 @@ class _Training:
         return ""
 
     def _end_epoch(self, epoch: int) -> None:
-        """Judge the trainee on val, keep it where it is the best so far, and write the epoch's line."""
+        """Judge the trainee on val, keep it where it is as good as the best so far, and write the epoch's line."""
         state = self.state
         started = time.perf_counter()
         kept = self.trainee.state() if self.averaged else None
@@ -249,25 +271,27 @@ class _Training:
         if judgement is None:  # interrupted: the epoch's steps are done, its judgement will be made again
             self._heed()
             return
-        accuracy, loss = judgement
+        hits, loss = judgement
         state.seconds += time.perf_counter() - started
         row = Epoch(
             epoch=epoch,
             loss=state.loss_sum / state.n_seen if state.n_seen else None,
             train_accuracy=state.n_right / state.n_seen if state.n_seen else None,
-            val_accuracy=accuracy,
+            val_accuracy=hits.count("1") / len(hits),
             val_loss=loss,
             lr=max(group["lr"] for group in self.optimizer.param_groups) if epoch else 0.0,
             images_per_second=state.n_seen / state.epoch_seconds if state.n_seen else None,
             seconds=state.seconds,
         )
-        best = state.history[state.best_epoch] if state.history else None
-        if best is None or (accuracy, -loss) > (best["val_accuracy"], -best["val_loss"]):
-            state.best_epoch, self.best = epoch, judged
+        if epoch and hits.count("1") > state.peak_hits.count("1"):
+            state.peak_epoch, state.peak_hits = epoch, hits
+        is_kept = epoch > 0 and (not state.peak_hits or is_as_good(hits, state.peak_hits))
+        if is_kept:
+            state.kept_epoch, self.kept = epoch, judged
         state.history.append(asdict(row))
         state.epoch, state.step = epoch + 1, 0
         state.loss_sum, state.n_right, state.n_seen, state.epoch_seconds = 0.0, 0, 0, 0.0
-        self.say(_line(row, self.settings.n_epochs, epoch == state.best_epoch))
+        self.say(_line(row, self.settings.n_epochs, is_kept))
 
     def _heed(self) -> None:
         """Where a signal has come, save and do what it asks for."""
@@ -321,14 +345,14 @@ class _Training:
         loss.backward()
         return float(loss.detach()), int((scores.detach().argmax(1).cpu() == labels[some]).sum())
 
-    def _judge(self) -> tuple[float, float] | None:
-        """Return accuracy and mean log loss on val; None where a signal came."""
+    def _judge(self) -> tuple[str, float] | None:
+        """Return which images of val are right, as digits, and the mean log loss; None where a signal came."""
         self.trainee.eval()
         n = len(self.val.labels)
         while True:
             try:
                 order = [np.arange(n)[some] for some in self._micro_batches(n)]
-                right, losses = 0, []
+                hits, losses = "", []
                 with torch.inference_mode():
                     for positions, inputs in zip(order, self.val.batches(order, 0), strict=True):
                         if self.interrupts.caught is not None:
@@ -337,9 +361,9 @@ class _Training:
                         with self.pace.autocast():
                             scores = self.trainee(self.pace.arranged(inputs.to(self.pace.device)))
                         scores = scores.float().cpu()
-                        right += int((scores.argmax(1) == labels).sum())
+                        hits += "".join("01"[hit] for hit in (scores.argmax(1) == labels).tolist())
                         losses += nn.functional.cross_entropy(scores, labels, reduction="none").tolist()
-                return right / n, math.fsum(losses) / n
+                return hits, math.fsum(losses) / n
             except torch.OutOfMemoryError as error:
                 self._require_smaller(error)
             self._halve()
@@ -390,12 +414,12 @@ def _part(tensors: dict[str, torch.Tensor], start: str) -> dict[str, torch.Tenso
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
-def _line(row: Epoch, n_epochs: int, is_best: bool) -> str:
+def _line(row: Epoch, n_epochs: int, is_kept: bool) -> str:
     if row.epoch == 0:
         return f"Epoch 0, the solved head: val {row.val_accuracy:.1%}"
-    best = ", the best so far" if is_best else ""
+    kept = ", kept" if is_kept else ""
     speed = f", {row.images_per_second:.0f} images/s" if row.images_per_second else ""
     return (
         f"Epoch {row.epoch}/{n_epochs}: loss {row.loss or 0:.3f}, train {row.train_accuracy or 0:.1%}, "
-        f"val {row.val_accuracy:.1%}{best} (rate {row.lr:.1e}{speed})"
+        f"val {row.val_accuracy:.1%}{kept} (rate {row.lr:.1e}{speed})"
     )
