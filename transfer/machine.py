@@ -46,6 +46,12 @@ def keep_memory() -> bool:
     return all(mallopt(name, value) for name, value in settings.items())
 
 
+def give_memory_back() -> None:
+    """Give memory that is free, and kept by `keep_memory`, back to the system, where glibc can."""
+    if keep_memory():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def count_cores() -> int:
     """Return how many CPU cores this process may use, a container's share of them included."""
     affinity = getattr(os, "sched_getaffinity", None)

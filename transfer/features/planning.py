@@ -68,22 +68,22 @@ class Plans:
         # what is usually fastest comes first; small batches stay in a core's cache, a GPU wants large ones
         on_cpu = self.device.type == "cpu"
         sizes = (4, 8) if on_cpu else (64, 128, 256)
+        shapes = dict.fromkeys([(n_cores, 1), (max(1, n_cores // 2), 2), (1, n_cores)] if on_cpu else [(n_cores, 1)])
+        # those that need another network come last: it is held instead of the one before, and built again
         self._alternatives: list[list[Settings]] = [
-            [{"dtype": name} for name in ([dtype] if dtype else [*narrow, "float32"])],
             [{"batch_size": size} for size in sizes],
+            [{"n_workers": workers, "n_threads": threads} for workers, threads in shapes],
+            [{"dtype": name} for name in ([dtype] if dtype else [*narrow, "float32"])],
             [{"layout": layout} for layout in (CHANNELS_LAST, CONTIGUOUS)],
         ]
-        if on_cpu and n_cores > 1:
-            shapes = dict.fromkeys([(n_cores, 1), (max(1, n_cores // 2), 2), (1, n_cores)])
-            self._alternatives.append([{"n_workers": workers, "n_threads": threads} for workers, threads in shapes])
         usual = functools.reduce(lambda settings, choices: settings | choices[0], self._alternatives, Settings())
-        self.usual = Plan(**{"device": str(self.device), "n_workers": n_cores, "n_threads": 1, **usual})
+        self.usual = Plan(**{"device": str(self.device), **usual})
         self.speeds = self._read()  # images/s
 
     @property
     def types(self) -> list[str]:
         """The types that the network may compute in, that of the best plan first."""
-        offered = [choice["dtype"] for choice in self._alternatives[0]]
+        offered = [choice["dtype"] for choices in self._alternatives for choice in choices if "dtype" in choice]
         return sorted(offered, key=lambda dtype: dtype != self.best.dtype)
 
     @property

@@ -179,6 +179,9 @@ class Runner:
     def _network(self, plan: Plan) -> torch.nn.Module:
         key = plan.dtype, plan.layout
         if key not in self._networks:
+            if self._networks:  # one at a time: measuring must not need more memory than the work itself
+                self._networks.clear()
+                machine.give_memory_back()
             dtype, layout = getattr(torch, plan.dtype), _memory_format(plan)
             # the reader shares its layers with the backbone, which stays where and as it is
             reader = self._reader if self.device.type == "cpu" else copy.deepcopy(self._reader).to(self.device)
