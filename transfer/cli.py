@@ -438,9 +438,7 @@ def main() -> None:
         code = cli.main(prog_name="transfer", standalone_mode=False)
     except TransferError as error:
         code = _fail(str(error), error.exit_code)
-    except click.exceptions.Abort:
-        code = _fail(_INTERRUPTED, 130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = _fail(_INTERRUPTED, 130)
     except click.ClickException as error:
         code = _fail(_one_line(error), error.exit_code)

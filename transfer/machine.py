@@ -10,13 +10,19 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from transfer import __version__
 from transfer.errors import UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
@@ -175,6 +181,24 @@ def repeatable(device: torch.device, *, exact: bool, deterministic: bool = True)
     finally:
         if before is not None:
             torch.set_float32_matmul_precision(before)
+
+
+def work_ahead(
+    work: Callable[[T], R], items: Iterable[T], *, n_workers: int, n_ahead: int, n_threads: int = 1
+) -> Iterator[R]:
+    """Yield `work(item)` in order, done ahead by `n_workers` threads that have `n_threads` of torch's each."""
+    with ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(n_threads,)) as threads:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(threads.submit(work, item))
+                if len(waiting) > n_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,6 +154,7 @@ def extract(
         "max_pixels": max_pixels,  # a larger image is unreadable: its row must not be answered
     }
 
+    @functools.cache  # opening a cache reads and checks all of it
     def look_up(kind: str) -> tuple[dict[str, ActivationCache], list[int]]:
         caches = {tap: open_cache({**about, "computed_in": kind, "tap": tap}, cache) for tap in taps}
         missing = {position for rows in caches.values() for position in rows.missing(dataset.hashes)}

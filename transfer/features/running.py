@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -152,25 +150,18 @@ class Runner:
             outputs = self._network(plan)(images)
             return Rows(good, {tap: self._pooled(rows[: len(good)]) for tap, rows in outputs.items()}, bad)
 
+    def _load_and_forward(self, plan: Plan, positions: Sequence[int]) -> Rows:
+        return self.forward(plan, self.load(plan, positions))
+
     def _run(self, plan: Plan, positions: Sequence[int]) -> Iterator[Rows]:
         self._network(plan)  # built by one thread
         batches = [positions[start : start + plan.batch_size] for start in range(0, len(positions), plan.batch_size)]
         on_cpu = self.device.type == "cpu"
-        work = (lambda batch: self.forward(plan, self.load(plan, batch))) if on_cpu else partial(self.load, plan)
-        finish = (lambda rows: rows) if on_cpu else partial(self.forward, plan)
-        threads = ThreadPoolExecutor(plan.n_workers, initializer=torch.set_num_threads, initargs=(plan.n_threads,))
-        with machine.torch_threads(1), threads:
-            waiting: deque[Future[Any]] = deque()
-            try:
-                for batch in batches:
-                    waiting.append(threads.submit(work, batch))
-                    if len(waiting) > 2 * plan.n_workers:
-                        yield finish(waiting.popleft().result())
-                while waiting:
-                    yield finish(waiting.popleft().result())
-            finally:
-                for future in waiting:
-                    future.cancel()
+        work: Callable[[Sequence[int]], Any] = partial(self._load_and_forward if on_cpu else self.load, plan)
+        threads = {"n_workers": plan.n_workers, "n_ahead": 2 * plan.n_workers, "n_threads": plan.n_threads}
+        with machine.torch_threads(1):
+            for done in machine.work_ahead(work, batches, **threads):
+                yield done if on_cpu else self.forward(plan, done)
 
     def _pooled(self, rows: torch.Tensor) -> np.ndarray:
         rows = pooled(rows.float(), self._is_map_last) if self.pool == "average" else rows.float()

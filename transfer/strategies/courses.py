@@ -60,7 +60,7 @@ class Course:
 def choose_course(job: Job, trainee: Trainee, at: str) -> Course:
     """Measure a step, and choose epochs and views that fit into the time and onto the disk."""
     recipe, backbone = job.recipe, job.backbone
-    n_train, n_val = (len(job.split.indices(part)) for part in ("train", "val"))
+    n_train, n_val = _n_images(job)
     what = [backbone.weights_hash, at, f"{len(job.dataset.classes)} classes"]
     shape = cut_shape(backbone, at)
     pace = choose_pace(trainee, shape, machine.pick_device(recipe.device), recipe.exact, what)
@@ -77,7 +77,7 @@ def choose_course(job: Job, trainee: Trainee, at: str) -> Course:
 
 def describe_course(job: Job, trainee: Trainee, course: Course) -> list[str]:
     """Say in a few lines what will be done, before it is."""
-    n_train, n_val = (len(job.split.indices(part)) for part in ("train", "val"))
+    n_train, n_val = _n_images(job)
     n_all = sum(parameter.numel() for parameter in job.backbone.model.parameters())
     n_right = sum(parameter.numel() for parameter in trainee.suffix.parameters())
     lines = [
@@ -97,11 +97,15 @@ def describe_course(job: Job, trainee: Trainee, course: Course) -> list[str]:
     return lines
 
 
+def _n_images(job: Job) -> tuple[int, int]:
+    return len(job.split.indices("train")), len(job.split.indices("val"))
+
+
 def _n_views(job: Job, at: str, left: float) -> int:
     if at == cuts.PIXELS:
         return 0
     wanted = 1 if job.recipe.train.augment == "none" else job.recipe.train.views or _VIEWS
-    n_train, n_val = (len(job.split.indices(part)) for part in ("train", "val"))
+    n_train, n_val = _n_images(job)
     row = _row_bytes(job, at)
     budget = _DISK_SHARE * shutil.disk_usage(existing_folder(cache_folder())).free
     by_disk = int((budget - n_val * row) // (n_train * row))
@@ -115,7 +119,7 @@ def _row_bytes(job: Job, at: str) -> int:
 
 
 def _epoch_seconds(job: Job, at: str, views: int, seconds_per_image: float) -> float:
-    n_train, n_val = (len(job.split.indices(part)) for part in ("train", "val"))
+    n_train, n_val = _n_images(job)
     live = 0.0 if views else job.seconds_per_image  # decoding, or the frozen part as well
     if at == cuts.PIXELS:
         live *= 0.5

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -68,7 +66,7 @@ class CachedExamples:
             assert rows is not None
             return torch.from_numpy(rows)
 
-        return _ahead(gather, order, n_threads=1)
+        return machine.work_ahead(gather, order, n_workers=1, n_ahead=_AHEAD)
 
 
 class LiveExamples:
@@ -98,7 +96,8 @@ class LiveExamples:
             views = stack([self._view(int(position), epoch) for position in positions])
             return normalise(views, self.preprocessing, torch.float32, torch.channels_last)
 
-        return _ahead(look, order, n_threads=machine.count_cores())
+        # one torch thread each: they decode beside the training, which has the cores
+        return machine.work_ahead(look, order, n_workers=machine.count_cores(), n_ahead=_AHEAD)
 
     def _view(self, position: int, epoch: int) -> torch.Tensor:
         try:
@@ -148,22 +147,3 @@ class LivePrefixExamples:
             while size and len(waiting) >= size:
                 yield torch.from_numpy(waiting[:size].astype(self.dtype).astype(np.float32))
                 waiting, size = waiting[size:], next(wanted, 0)
-
-
-def _ahead(
-    make: Callable[[np.ndarray], torch.Tensor], order: Sequence[np.ndarray], n_threads: int
-) -> Iterator[torch.Tensor]:
-    """Yield `make(positions)` in order, a few made ahead by threads."""
-    # one torch thread each: they decode beside the training, which has the cores
-    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        waiting: deque[Future[torch.Tensor]] = deque()
-        try:
-            for positions in order:
-                waiting.append(threads.submit(make, positions))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
