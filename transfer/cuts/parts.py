@@ -31,7 +31,8 @@ def cut(model: nn.Module, at: str, input_size: InputSize = IMAGENET_SIZE) -> tup
     `input_size` where the backbone takes them (except in a few that hand the map's height and width on from block to
     block beside the tokens).
 
-    At ``pixels`` the suffix is `model` itself; at ``features`` the suffix is an identity.
+    At ``pixels`` the suffix is the whole backbone, as a graph where it can be traced and else `model` itself; at
+    ``features`` the suffix is an identity.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def cut(model: nn.Module, at: str, input_size: InputSize = IMAGENET_SIZE) -> tup
     """
     found = trace(model, input_size)
     if at == PIXELS:
-        return nn.Identity(), model
+        return nn.Identity(), _whole(model, found)
     if found.record is None and at == FEATURES:
         return model.eval(), nn.Identity()
     if found.record is None or at not in found.places:
@@ -54,6 +55,15 @@ def cut(model: nn.Module, at: str, input_size: InputSize = IMAGENET_SIZE) -> tup
         suffix = build(Suffix, place.right, place.node, found.record.features, numbers=place.numbers)
     _adopt_unused(prefix, suffix, model)
     return prefix.eval(), suffix
+
+
+def _whole(model: nn.Module, found: Trace) -> nn.Module:
+    if found.record is None:
+        return model
+    record = found.record
+    suffix = _part(Suffix, needed([record.features]), record.image, record.features, model, record, found.overwritten)
+    _adopt_unused(suffix, suffix, model)
+    return suffix
 
 
 def read_taps(model: nn.Module, taps: list[str], input_size: InputSize = IMAGENET_SIZE) -> nn.Module:

@@ -29,12 +29,13 @@ class Course:
     views: int  # cached of each image; 0: what is left of the cut runs in every epoch
     dtype: str
     channels_last: bool
+    is_folded: bool
     seconds_per_image: float
 
     def pace(self, job: Job) -> Pace:
         """Return device, type and layout of the computation."""
         device = machine.pick_device(job.recipe.device)
-        return Pace(device, self.dtype, self.channels_last, job.recipe.exact, self.seconds_per_image)
+        return Pace(device, self.dtype, self.channels_last, self.is_folded, job.recipe.exact, self.seconds_per_image)
 
     def settings(self, job: Job) -> TrainingSettings:
         """Return the loop's settings."""
@@ -72,7 +73,7 @@ def choose_course(job: Job, trainee: Trainee, at: str) -> Course:
     n_epochs = max(recipe.train.epochs, math.ceil(recipe.train.min_steps / steps))
     if math.isfinite(left):
         n_epochs = max(1, min(n_epochs, int(left / _epoch_seconds(job, at, views, pace.seconds_per_image))))
-    return Course(at, n_epochs, views, pace.dtype, pace.channels_last, pace.seconds_per_image)
+    return Course(at, n_epochs, views, pace.dtype, pace.channels_last, pace.is_folded, pace.seconds_per_image)
 
 
 def describe_course(job: Job, trainee: Trainee, course: Course) -> list[str]:

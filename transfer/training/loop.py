@@ -132,7 +132,7 @@ def train(
         A single image does not fit into the device's memory.
     """
     pace.place(trainee)
-    optimizer = torch.optim.AdamW(groups, lr=0.0, foreach=pace.device.type != "cpu")
+    optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
     cuda = [pace.device] if pace.device.type == "cuda" else []
     with Interrupts() as interrupts, torch.random.fork_rng(devices=cuda), pace.precision():
         run = _Training(trainee, optimizer, examples, val, settings, pace, class_weights, checkpoints, interrupts, say)
@@ -217,8 +217,10 @@ class _Training:
         for i, parameter in enumerate(self._parameters()):
             moments = _part(tensors, f"optimizer.{i}.")
             if moments:
+                # in the parameter's memory layout, which the fused optimizer takes for granted
                 self.optimizer.state[parameter] = {
-                    name: value if name == "step" else value.to(parameter.device) for name, value in moments.items()
+                    name: torch.empty_like(parameter if value.ndim else value, device=parameter.device).copy_(value)
+                    for name, value in moments.items()
                 }
         self.say(f"Going on from step {self.state.step} of epoch {self.state.epoch}.")
         return True

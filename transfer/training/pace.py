@@ -1,4 +1,4 @@
-"""Pace: the device, type and layout in which a training step is fastest, chosen by taking one and remembered."""
+"""Pace: the device, type, layout and rewriting in which a training step is fastest, chosen by taking one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from transfer import machine
 from transfer.memos import Memo
+from transfer.training.trainees import Trainee
 
 _BATCH = 8  # images; enough to tell which is faster
 
@@ -26,6 +26,7 @@ class Pace:
     device: torch.device
     dtype: str  # float32, or bfloat16: mixed precision, with weights and updates in float32
     channels_last: bool
+    is_folded: bool = False  # BatchNorms folded into the convolutions before them
     exact: bool = False
     seconds_per_image: float = math.nan  # forward and backward, as measured
 
@@ -39,10 +40,11 @@ class Pace:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.dtype))
 
-    def place(self, module: nn.Module) -> None:
-        """Move a module to the device and into the layout of this pace."""
+    def place(self, trainee: Trainee) -> None:
+        """Move a trainee to the device and into the layout of this pace, and have it compute that way."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        module.to(self.device).to(memory_format=layout)
+        trainee.to(self.device).to(memory_format=layout)
+        trainee.is_folded = self.is_folded
 
     def arranged(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return inputs in the layout of this pace."""
@@ -52,7 +54,7 @@ class Pace:
 
 
 def choose_pace(
-    trainee: nn.Module,
+    trainee: Trainee,
     shape: Sequence[int],
     device: torch.device,
     exact: bool,
@@ -74,23 +76,25 @@ def choose_pace(
         Names the network and its cut.
     """
     types = ["float32"] if exact else [*machine.narrow_types(device), "float32"]
-    layouts = (True, False) if len(shape) == 3 else (False,)
-    paces = [Pace(device, dtype, layout, exact) for dtype in types for layout in layouts]
+    # (channels_last, is_folded)
+    ways = [(True, False), (False, False)] if len(shape) == 3 else [(False, False)]
+    ways += [(True, True)] * (trainee.can_fold and len(shape) == 3)
+    paces = [Pace(device, dtype, *way, exact) for dtype in types for way in ways]
     memo = Memo("paces", folder)
     key = " | ".join([machine.describe_device(device), torch.__version__, *what, f"exact {exact}"])
     known = memo.read(key)
     for pace in paces:
-        if isinstance(known, list) and len(known) == 3 and known[:2] == [pace.dtype, pace.channels_last]:
-            return replace(pace, seconds_per_image=float(known[2]))
+        if isinstance(known, list) and known[:-1] == [pace.dtype, pace.channels_last, pace.is_folded]:
+            return replace(pace, seconds_per_image=float(known[-1]))
     seconds = {pace: _seconds(trainee, shape, pace) for pace in paces}
     best = min(paces, key=seconds.__getitem__)
     if math.isinf(seconds[best]):  # training itself goes on to smaller batches
         return replace(paces[-1], seconds_per_image=1.0)
-    memo.write(key, [best.dtype, best.channels_last, seconds[best] / _BATCH])
+    memo.write(key, [best.dtype, best.channels_last, best.is_folded, seconds[best] / _BATCH])
     return replace(best, seconds_per_image=seconds[best] / _BATCH)
 
 
-def _seconds(trainee: nn.Module, shape: Sequence[int], pace: Pace) -> float:
+def _seconds(trainee: Trainee, shape: Sequence[int], pace: Pace) -> float:
     """Return how long a forward and a backward pass take, infinity where they fail; no weight changes."""
     pace.place(trainee)
     trainee.eval()  # no statistics change
