@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 import signal
 import time
 from pathlib import Path
@@ -22,17 +23,21 @@ from transfer.images import (
     decode,
     find_augmentation,
     generator_for,
+    load_view,
+    normalise,
     random_view,
 )
 from transfer.progress import Progress
 from transfer.training import (
     CachedExamples,
     Checkpoints,
-    LiveExamples,
+    DecodedPixels,
     LivePrefixExamples,
     Pace,
+    PixelExamples,
     Trainee,
     TrainingSettings,
+    keep_pixels,
     parameter_groups,
     rate_at,
     train,
@@ -500,15 +505,46 @@ def test_no_two_purposes_draw_alike() -> None:
 
 def test_live_examples_change_from_epoch_to_epoch_and_not_with_their_company(dataset: Dataset) -> None:
     backbone = load_backbone("test_resnet", "random")
-    live = LiveExamples(
-        dataset.paths, dataset.hashes, dataset.labels, backbone.preprocessing, AUGMENTATIONS["standard"], 0
-    )
+    pixels = DecodedPixels(dataset.paths, dataset.hashes, backbone.preprocessing, AUGMENTATIONS["standard"])
+    live = PixelExamples(pixels, dataset.labels, backbone.preprocessing, AUGMENTATIONS["standard"], 0)
     (together,) = live.batches([np.array([3, 7, 9])], 1)
     alone = list(live.batches([np.array([7]), np.array([9])], 1))
     assert torch.equal(together[1], alone[0][0])
     assert torch.equal(together[2], alone[1][0])
     (later,) = live.batches([np.array([3, 7, 9])], 2)
     assert not torch.equal(later, together)
+
+
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_images_that_are_kept_decoded_are_those_decoded_anew(
+    dataset: Dataset, augment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
+    monkeypatch.setattr("transfer.cache.filling._SHARD_ROWS", 16)
+    backbone, augmentation = load_backbone("test_resnet", "random"), AUGMENTATIONS[augment]
+    decoded = DecodedPixels(dataset.paths, dataset.hashes, backbone.preprocessing, augmentation)
+    kept = keep_pixels(decoded, "Decoding", QUIET)
+    assert len(list(kept.cache.folder.glob("*.safetensors"))) == 4
+    live, cached = (
+        PixelExamples(pixels, dataset.labels, backbone.preprocessing, augmentation, 0) for pixels in (decoded, kept)
+    )
+    order = [np.array([3, 7, 9]), np.array([59, 0])]
+    for one, other in zip(live.batches(order, 1), cached.batches(order, 1), strict=True):
+        assert torch.equal(one, other)
+    standard = np.stack([load_view(path, backbone.preprocessing).numpy() for path in np.array(dataset.paths)[[59, 0]]])
+    is_standard = torch.equal(one, normalise(torch.from_numpy(standard), backbone.preprocessing))
+    assert is_standard == (augment == "none")
+
+
+def test_images_are_kept_no_larger_than_the_smallest_crop_needs(tmp_path: Path) -> None:
+    preprocessing = load_backbone("test_resnet", "random").preprocessing
+    for name, size in (("wide", (900, 600)), ("small", (40, 50))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    dataset = scan(([str(tmp_path / "wide.png"), str(tmp_path / "small.png")], ["a", "b"]))
+    pixels = DecodedPixels(dataset.paths, dataset.hashes, preprocessing, AUGMENTATIONS["standard"])
+    side = math.ceil(preprocessing.input_size / math.sqrt(0.35))
+    assert pixels.read(0).shape == (side, round(side * 1.5), 3)
+    assert pixels.read(1).shape == (50, 40, 3)
 
 
 def test_an_epoch_draws_among_the_cached_views(resnet: Setting, dataset: Dataset, tmp_path: Path) -> None:

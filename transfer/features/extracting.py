@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.backbones import DEFAULT, Backbone, load_backbone
-from transfer.cache import ActivationCache, open_cache
+from transfer.cache import ActivationCache, Filling, open_cache
 from transfer.cuts import FEATURES
 from transfer.dataset import Dataset, Skipped, Source, display, scan
 from transfer.display import table
@@ -21,10 +21,6 @@ from transfer.features.running import Runner
 from transfer.files import require_space
 from transfer.images import MAX_PIXELS, RandomView
 from transfer.progress import Progress
-
-_SHARD_BYTES = 64 << 20
-_SHARD_ROWS = 2048
-_SHARD_SECONDS = 20.0  # a killed extraction loses no more than this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,55 +204,29 @@ def _compute(
 ) -> dict[str, str]:
     """Put the rows of the missing images into the caches; return why an image cannot be read, by its content."""
     reasons: dict[str, str] = {}
-    shards = _Shards(caches, dtype, len(missing))
-    with progress.task(label, len(missing)) as advance:
-        try:
-            for positions, rows, bad in runner.run(missing):
-                shards.add([runner.contents[i] for i in positions], rows)
-                reasons.update((runner.contents[i], reason) for i, reason in bad)
-                advance(len(positions) + len(bad))
-        finally:
-            shards.flush()
+    is_space_checked = False
+
+    def write(pieces: list[tuple[list[str], dict[str, np.ndarray]]]) -> None:
+        contents = [content for some, _ in pieces for content in some]
+        for tap, cache in caches.items():
+            cache.append(contents, np.concatenate([rows[tap] for _, rows in pieces]))
+
+    with progress.task(label, len(missing)) as advance, Filling(write) as filling:
+        for positions, rows, bad in runner.run(missing):
+            if positions:
+                narrowed = {tap: _narrowed(tap, new, dtype) for tap, new in rows.items()}
+                n_bytes = sum(new.nbytes for new in narrowed.values())
+                if not is_space_checked:  # a full disk is better known now than in an hour
+                    is_space_checked = True
+                    require_space(next(iter(caches.values())).folder, n_bytes * len(missing) // len(positions))
+                filling.add(([runner.contents[i] for i in positions], narrowed), len(positions), n_bytes)
+            reasons.update((runner.contents[i], reason) for i, reason in bad)
+            advance(len(positions) + len(bad))
     return reasons
 
 
-class _Shards:
-    """Collects rows and hands them to the caches in shards of a good size."""
-
-    def __init__(self, caches: dict[str, ActivationCache], dtype: np.dtype, n_images: int) -> None:
-        self.caches, self.dtype, self.n_images = caches, dtype, n_images
-        self.is_space_checked = False
-        self._clear()
-
-    def add(self, contents: list[str], rows: dict[str, np.ndarray]) -> None:
-        if not contents:
-            return
-        narrowed = {tap: self._narrowed(tap, new) for tap, new in rows.items()}
-        self.batches.append((contents, narrowed))  # at once: an interrupt must not part rows from their images
-        n_bytes = sum(new.nbytes for new in narrowed.values())
-        if not self.is_space_checked:  # a full disk is better known now than in an hour
-            self.is_space_checked = True
-            require_space(next(iter(self.caches.values())).folder, n_bytes * self.n_images // len(contents))
-        self.n_bytes += n_bytes
-        self.n_rows += len(contents)
-        late = time.perf_counter() - self.started > _SHARD_SECONDS
-        if self.n_bytes >= _SHARD_BYTES or self.n_rows >= _SHARD_ROWS or late:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.batches:
-            contents = [content for some, _ in self.batches for content in some]
-            for tap, cache in self.caches.items():
-                cache.append(contents, np.concatenate([rows[tap] for _, rows in self.batches]))
-        self._clear()
-
-    def _narrowed(self, tap: str, rows: np.ndarray) -> np.ndarray:
-        limit = float(np.finfo(self.dtype).max)
-        if self.dtype == np.float16 and float(np.abs(rows).max(initial=0.0)) > limit:
-            raise DataError(f"Activations at {tap!r} go beyond float16's {limit:.0f}. Use float32 (--exact, --dtype).")
-        return rows.astype(self.dtype, copy=False)
-
-    def _clear(self) -> None:
-        self.batches: list[tuple[list[str], dict[str, np.ndarray]]] = []
-        self.n_bytes = self.n_rows = 0
-        self.started = time.perf_counter()
+def _narrowed(tap: str, rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    limit = float(np.finfo(dtype).max)
+    if dtype == np.float16 and float(np.abs(rows).max(initial=0.0)) > limit:
+        raise DataError(f"Activations at {tap!r} go beyond float16's {limit:.0f}. Use float32 (--exact, --dtype).")
+    return rows.astype(dtype, copy=False)

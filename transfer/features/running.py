@@ -122,7 +122,7 @@ class Runner:
                 pixels = decode(
                     self.sources[position],
                     max_pixels=self.max_pixels,
-                    at_least=None if self.exact or self.random_view else self.preprocessing.resize_size,
+                    at_least=None if self.exact else self._side(),
                     content=self.contents[position] or None,
                 )
                 views.append(self._see(pixels, self.contents[position]))
@@ -132,6 +132,11 @@ class Runner:
         views += [torch.zeros(3, *self._size, dtype=torch.uint8)] * (plan.batch_size - len(views))
         batch = stack(views)
         return Loaded(good, batch.pin_memory() if self.device.type == "cuda" else batch, bad)
+
+    def _side(self) -> int:
+        if self.random_view is None:
+            return self.preprocessing.resize_size
+        return self.random_view.augmentation.needed_side(self.preprocessing)
 
     def _see(self, pixels: np.ndarray, content: str) -> torch.Tensor:
         if self.random_view is None:

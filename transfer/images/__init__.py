@@ -25,7 +25,7 @@ from transfer.images.decoding import MAX_PIXELS, decode
 from transfer.images.formats import FORMATS
 from transfer.images.preprocessing import CROP_MODES, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocessing
 from transfer.images.unreadable import UnreadableImage
-from transfer.images.views import load_view, view
+from transfer.images.views import load_view, shrink, view
 
 __all__ = [
     "AUGMENTATIONS",
@@ -45,6 +45,7 @@ __all__ = [
     "load_view",
     "normalise",
     "random_view",
+    "shrink",
     "stack",
     "view",
 ]

@@ -21,6 +21,7 @@ from transfer.images.views import squash, view
 if TYPE_CHECKING:
     import torch
 
+_VERSION = 2  # raise it when the same draw gives other pixels
 _ASPECT = (3 / 4, 4 / 3)  # of a random crop, as in torchvision's RandomResizedCrop
 
 
@@ -33,6 +34,10 @@ class Augmentation:
     jitter: float = 0.0  # brightness, contrast and saturation are multiplied by 1 ± this
     n_distortions: int = 0  # operations of TrivialAugment (Müller & Hutter, ICCV 2021)
     erase: float = 0.0  # probability that a rectangle is blanked (Zhong et al., AAAI 2020)
+
+    def needed_side(self, preprocessing: Preprocessing) -> int:
+        """Return the pixels that an image's shorter side is needed with: its smallest square crop has the input's."""
+        return max(preprocessing.resize_size, math.ceil(preprocessing.input_size / math.sqrt(self.least_area)))
 
 
 AUGMENTATIONS = {
@@ -74,7 +79,7 @@ class RandomView:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a cache's key."""
-        return asdict(self)
+        return {**asdict(self), "version": _VERSION}
 
     def see(self, pixels: np.ndarray, preprocessing: Preprocessing, content: str) -> torch.Tensor:
         """Return this view of the image with that content, whatever it is called and wherever it stands."""

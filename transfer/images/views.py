@@ -52,6 +52,15 @@ def squash(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
     return _resize(pixels, (size, size), preprocessing.interpolation).permute(2, 0, 1)
 
 
+def shrink(pixels: np.ndarray, shorter: int, interpolation: str) -> np.ndarray:
+    """Return the image with its shorter side at most `shorter` pixels long, as it is where that holds already."""
+    height, width = pixels.shape[:2]
+    scale = shorter / min(height, width)
+    if scale >= 1:
+        return pixels
+    return _resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))), interpolation).numpy()
+
+
 def load_view(
     path: str | os.PathLike[str] | bytes,
     preprocessing: Preprocessing,

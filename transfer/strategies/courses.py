@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transfer import cuts, machine
 from transfer.files import cache_folder, existing_folder, readable_bytes
 from transfer.strategies.cutting import cut_shape
 from transfer.strategies.jobs import Job
-from transfer.training import Pace, Trainee, TrainingSettings, choose_pace
+from transfer.strategies.looking import measure_network, pixels_of
+from transfer.training import Pace, Trainee, TrainingSettings, choose_pace, measure_pixels
 
 _VIEWS = 4  # of each image that are cached where disk, time and recipe allow
 _DISK_SHARE = 0.5  # of the free space that the cache may take
 _TIME_SHARE = 0.3  # of the time left that making views may take
+_REPORT_SECONDS = 2.0  # scores and the run's files
 _VAL_COST = 1 / 3  # a forward pass, as a share of a training step
 
 
@@ -26,7 +28,7 @@ class Course:
 
     cut: str
     n_epochs: int
-    views: int  # cached of each image; 0: what is left of the cut runs in every epoch
+    views: int  # kept of each image (at the pixels: the decoded image); 0: what is left of the cut runs in every epoch
     dtype: str
     channels_last: bool
     is_folded: bool
@@ -58,25 +60,47 @@ class Course:
         return asdict(self)
 
 
-def choose_course(job: Job, trainee: Trainee, at: str) -> Course:
+@dataclass(frozen=True)
+class Costs:
+    """What one image costs left of the cut, on average."""
+
+    row_bytes: float  # of one view on disk
+    row_seconds: float  # to make it
+    network_seconds: float  # of the whole frozen network, decoding included
+
+
+def find_costs(job: Job, at: str) -> Costs:
+    """Tell what an image costs left of the cut; where time counts and nothing has been run yet, measure it."""
+    network = job.seconds_per_image
+    if not network and math.isfinite(job.clock.deadline):
+        network = measure_network(job)
+    if at == cuts.PIXELS:
+        cost = measure_pixels(pixels_of(job, job.dataset.subset(job.split.indices("train")), job.recipe.train.augment))
+        return Costs(cost.n_bytes, cost.seconds / machine.count_cores(), network)
+    return Costs((4 if job.recipe.exact else 2) * math.prod(cut_shape(job.backbone, at)), network, network)
+
+
+def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     """Measure a step, and choose epochs and views that fit into the time and onto the disk."""
     recipe, backbone = job.recipe, job.backbone
     n_train, n_val = _n_images(job)
     what = [backbone.weights_hash, at, f"{len(job.dataset.classes)} classes"]
-    shape = cut_shape(backbone, at)
-    pace = choose_pace(trainee, shape, machine.pick_device(recipe.device), recipe.exact, what)
-    left = job.clock.deadline - time.perf_counter() - _end_seconds(job)
-    views = _n_views(job, at, left)
+    pace = choose_pace(trainee, cut_shape(backbone, at), machine.pick_device(recipe.device), recipe.exact, what)
+    n_test = len(job.split.indices("test"))
+    left = job.clock.deadline - time.perf_counter() - (n_val + n_test) * costs.network_seconds - _REPORT_SECONDS
+    views = _n_views(job, at, costs, left)
+    if math.isfinite(left) and views:
+        left -= (views * n_train + n_val) * costs.row_seconds
+    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, pace.seconds_per_image)
+    n_epochs = max(
+        recipe.train.epochs, math.ceil(recipe.train.min_steps / math.ceil(n_train / recipe.train.batch_size))
+    )
     if math.isfinite(left):
-        left -= (views * n_train + n_val) * job.seconds_per_image if views else 0.0
-    steps = math.ceil(n_train / recipe.train.batch_size)
-    n_epochs = max(recipe.train.epochs, math.ceil(recipe.train.min_steps / steps))
-    if math.isfinite(left):
-        n_epochs = max(1, min(n_epochs, int(left / _epoch_seconds(job, at, views, pace.seconds_per_image))))
-    return Course(at, n_epochs, views, pace.dtype, pace.channels_last, pace.is_folded, pace.seconds_per_image)
+        n_epochs = max(1, min(n_epochs, int(left / _epoch_seconds(job, course, costs))))
+    return replace(course, n_epochs=n_epochs)
 
 
-def describe_course(job: Job, trainee: Trainee, course: Course) -> list[str]:
+def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) -> list[str]:
     """Say in a few lines what will be done, before it is."""
     n_train, n_val = _n_images(job)
     n_all = sum(parameter.numel() for parameter in job.backbone.model.parameters())
@@ -85,13 +109,16 @@ def describe_course(job: Job, trainee: Trainee, course: Course) -> list[str]:
         f"Cut at {course.cut!r}: {n_right / 1e6:.2f} M parameters are trained, {(n_all - n_right) / 1e6:.2f} M stay "
         "frozen; the head starts solved."
     ]
-    if course.views:
-        size = readable_bytes((course.views * n_train + n_val) * _row_bytes(job, course.cut))
+    size = readable_bytes(round((course.views * n_train + n_val) * costs.row_bytes))
+    if course.cut == cuts.PIXELS:
+        kept = f"Cached on disk: the decoded images, about {size}."
+        lines.append(kept if course.views else "There is no room for the decoded images: every epoch decodes them.")
+    elif course.views:
         views = f"{course.views} view{'s' * (course.views > 1)}"
         lines.append(f"Cached on disk: {views} of each training image at the cut, {size}.")
-    elif course.cut != cuts.PIXELS:
+    else:
         lines.append("There is no room for one view of each image: the frozen part runs in every epoch.")
-    seconds = course.n_epochs * _epoch_seconds(job, course.cut, course.views, course.seconds_per_image)
+    seconds = course.n_epochs * _epoch_seconds(job, course, costs)
     lines.append(
         f"{course.n_epochs} epochs of {n_train} images, about {max(1, round(seconds))} s of training in {course.dtype}."
     )
@@ -102,32 +129,19 @@ def _n_images(job: Job) -> tuple[int, int]:
     return len(job.split.indices("train")), len(job.split.indices("val"))
 
 
-def _n_views(job: Job, at: str, left: float) -> int:
-    if at == cuts.PIXELS:
-        return 0
-    wanted = 1 if job.recipe.train.augment == "none" else job.recipe.train.views or _VIEWS
+def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
+    settings = job.recipe.train
+    wanted = 1 if at == cuts.PIXELS or settings.augment == "none" else settings.views or _VIEWS
     n_train, n_val = _n_images(job)
-    row = _row_bytes(job, at)
     budget = _DISK_SHARE * shutil.disk_usage(existing_folder(cache_folder())).free
-    by_disk = int((budget - n_val * row) // (n_train * row))
-    if job.recipe.train.views is None and math.isfinite(left) and job.seconds_per_image:
-        wanted = max(1, min(wanted, int(_TIME_SHARE * left / (n_train * job.seconds_per_image))))
+    by_disk = int((budget - n_val * costs.row_bytes) // (n_train * costs.row_bytes))
+    if settings.views is None and math.isfinite(left) and costs.row_seconds:
+        wanted = max(1, min(wanted, int(_TIME_SHARE * left / (n_train * costs.row_seconds))))
     return max(0, min(wanted, by_disk))
 
 
-def _row_bytes(job: Job, at: str) -> int:
-    return (4 if job.recipe.exact else 2) * math.prod(cut_shape(job.backbone, at))
-
-
-def _epoch_seconds(job: Job, at: str, views: int, seconds_per_image: float) -> float:
+def _epoch_seconds(job: Job, course: Course, costs: Costs) -> float:
     n_train, n_val = _n_images(job)
-    live = 0.0 if views else job.seconds_per_image  # decoding, or the frozen part as well
-    if at == cuts.PIXELS:
-        live *= 0.5
-    return n_train * (seconds_per_image + live) + n_val * (_VAL_COST * seconds_per_image + live)
-
-
-def _end_seconds(job: Job) -> float:
-    """Return about how long the features of val and test, and the report, take after training."""
-    n_images = sum(len(job.split.indices(part)) for part in ("val", "test"))
-    return n_images * job.seconds_per_image + 2.0
+    live = 0.0 if course.views else costs.row_seconds
+    step = course.seconds_per_image
+    return n_train * (step + live) + n_val * (_VAL_COST * step + live)

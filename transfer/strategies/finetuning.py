@@ -23,7 +23,7 @@ from transfer.errors import DataError
 from transfer.features import extract
 from transfer.files import cache_folder
 from transfer.heads import FittedHead, LinearHead, fit_temperature
-from transfer.strategies.courses import Course, choose_course, describe_course
+from transfer.strategies.courses import Course, choose_course, describe_course, find_costs
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import fit_linear, fit_on
 from transfer.strategies.looking import find_examples, require_all
@@ -51,11 +51,12 @@ def fine_tune(job: Job) -> Trained:
     trainee = Trainee(job.backbone, suffix, _layer(start.head), freeze_batchnorm=freeze_batchnorm)
     checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
     known = checkpoints.load_about()
-    course = Course(**known) if known else choose_course(job, trainee, job.cut)
+    costs = find_costs(job, job.cut)
+    course = Course(**known) if known else choose_course(job, trainee, job.cut, costs)
     checkpoints.about = course.to_dict()
     if job.resume and not known:
         job.progress.say("No checkpoint of this very training: starting anew.")
-    for line in describe_course(job, trainee, course):
+    for line in describe_course(job, trainee, course, costs):
         job.progress.say(line)
     outcome = _train(job, trainee, course, checkpoints, start)
     about = {
@@ -87,7 +88,7 @@ def _layer(head: LinearHead) -> nn.Linear:
 def _train(job: Job, trainee: Trainee, course: Course, checkpoints: Checkpoints, start: FittedHead) -> Outcome:
     settings, recipe = course.settings(job), job.recipe.train
     with job.clock.time("views"):
-        examples, val = find_examples(job, course)
+        examples, val = find_examples(job, course.cut, course.views)
     groups = parameter_groups(
         trainee.suffix.named_parameters(),
         trainee.head.parameters(),

@@ -1,4 +1,4 @@
-"""Examples: what the trainee sees in an epoch, from activations on disk or from images decoded as they are needed."""
+"""Examples: what the trainee sees in an epoch, from activations or decoded images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from transfer.cache import ActivationCache
 from transfer.errors import DataError
 from transfer.features import Runner
 from transfer.images import (
-    MAX_PIXELS,
     Augmentation,
     Preprocessing,
     RandomView,
-    UnreadableImage,
-    decode,
     generator_for,
     normalise,
     random_view,
     stack,
 )
+from transfer.training.pixels import Pixels
 
 _AHEAD = 2  # batches that are made ready while one is trained on
 
@@ -69,27 +67,19 @@ class CachedExamples:
         return machine.work_ahead(gather, order, n_workers=1, n_ahead=_AHEAD)
 
 
-class LiveExamples:
-    """Images decoded, augmented and normalised as they are needed, on all cores."""
+class PixelExamples:
+    """Images at the pixels, augmented and normalised as they are needed, on all cores."""
 
     def __init__(
         self,
-        paths: Sequence[str],
-        contents: Sequence[str],
+        pixels: Pixels,
         labels: np.ndarray,
         preprocessing: Preprocessing,
         augmentation: Augmentation,
         seed: int,
-        *,
-        max_pixels: int = MAX_PIXELS,
-        exact: bool = False,
     ) -> None:
-        self.paths, self.contents, self.labels = paths, contents, labels
-        self.preprocessing, self.augmentation = preprocessing, augmentation
-        self.seed, self.max_pixels = seed, max_pixels
-        # the standard view is the one that features were computed from
-        is_standard = augmentation == Augmentation() and not exact
-        self.at_least = preprocessing.resize_size if is_standard else None
+        self.pixels, self.labels = pixels, labels
+        self.preprocessing, self.augmentation, self.seed = preprocessing, augmentation, seed
 
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         def look(positions: np.ndarray) -> torch.Tensor:
@@ -100,15 +90,9 @@ class LiveExamples:
         return machine.work_ahead(look, order, n_workers=machine.count_cores(), n_ahead=_AHEAD)
 
     def _view(self, position: int, epoch: int) -> torch.Tensor:
-        try:
-            pixels = decode(
-                self.paths[position],
-                max_pixels=self.max_pixels,
-                at_least=self.at_least,
-                content=self.contents[position],
-            )
-        except UnreadableImage as error:  # it could be read when its features were computed
-            raise DataError(f"{error} It could be read at the start.") from error
+        pixels = self.pixels.read(position)
+        if self.pixels.are_views:
+            return torch.from_numpy(pixels).permute(2, 0, 1)
         rng = generator_for("live view", self.seed, epoch, position)
         return random_view(pixels, self.preprocessing, self.augmentation, rng)
 

@@ -1,0 +1,61 @@
+"""Opening: the folder of a cache is named by what its rows are."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transfer.cache.activations import ActivationCache
+from transfer.cache.pixels import PixelCache
+from transfer.cache.shards import Shards
+from transfer.errors import ResourceError
+from transfer.files import cache_folder, require_writable, sweep, write_json
+
+S = TypeVar("S", bound=Shards)
+
+_FORMAT = 1  # raise it when rows of the same key would come out differently
+log = logging.getLogger(__name__)
+
+
+def open_cache(about: dict[str, Any], folder: Path | None = None) -> ActivationCache:
+    """Open the cache for the activations that `about` describes completely; create it where there is none.
+
+    Where the user's cache folder cannot be written, a temporary one serves, and a warning says so.
+    """
+    return _open(ActivationCache, "activations", about, folder)
+
+
+def open_pixels(about: dict[str, Any], folder: Path | None = None) -> PixelCache:
+    """Open the cache for the decoded images that `about` describes completely, as `open_cache` does."""
+    return _open(PixelCache, "pixels", about, folder)
+
+
+def _open(kind: type[S], name: str, about: dict[str, Any], folder: Path | None) -> S:
+    about = {**about, "format": _FORMAT}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+    place = (folder or cache_folder()) / name / key
+    try:
+        require_writable(place)
+    except ResourceError as error:
+        place = _temporary_folder() / key
+        require_writable(place)
+        log.warning("%s What is computed in this run is kept in %s.", error, place)
+    if not (place / "about.json").exists():
+        write_json(place / "about.json", about)
+    sweep(place)
+    return kind(place)
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    """Return one folder for this process, which goes when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="transfer-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,82 @@
+"""Shards: files of rows in one folder, found again by the content of the image that each row belongs to.
+
+Each shard is written whole under the checksum of its own content and never changed. So a killed process loses at most
+the rows in flight, processes that share a folder cannot disturb each other, an image that is added or renamed costs one
+row or none, and a flipped bit is noticed: the shard is dropped and its rows are computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer.files import write_bytes
+
+_SUFFIX = ".safetensors"
+_ROWS = "rows"
+_TYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
+log = logging.getLogger(__name__)
+
+
+class Shards:
+    """All shards of one folder, memory-mapped; content is the SHA-256 of the image's file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._shards: list[np.ndarray] = []
+        self._where: dict[str, tuple[int, Any]] = {}  # shard, and place in it
+        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+            self._open(path)
+
+    def __contains__(self, content: str) -> bool:
+        return content in self._where
+
+    def missing(self, contents: Sequence[str]) -> list[int]:
+        """Return the positions of the contents that have no row yet, each content once."""
+        first: dict[str, int] = {}
+        for position, content in enumerate(contents):
+            if content not in self._where:
+                first.setdefault(content, position)
+        return list(first.values())
+
+    def _write(self, contents: Sequence[str], rows: np.ndarray, **about: Any) -> None:
+        from safetensors.numpy import save
+
+        texts = {name: json.dumps(value) for name, value in {"contents": list(contents), **about}.items()}
+        data = save({_ROWS: np.ascontiguousarray(rows)}, metadata=texts)
+        path = self.folder / f"{hashlib.sha256(data).hexdigest()}{_SUFFIX}"
+        write_bytes(path, data)
+        self._open(path, verified=True)
+
+    def _open(self, path: Path, verified: bool = False) -> None:
+        try:
+            with open(path, "rb") as source:
+                data = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            if not verified and hashlib.sha256(data).hexdigest() != path.name.removesuffix(_SUFFIX):
+                raise ValueError("its checksum does not fit")
+            header_bytes = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + header_bytes])
+            about = {name: json.loads(text) for name, text in header["__metadata__"].items()}
+            shape, dtype = header[_ROWS]["shape"], _TYPES[header[_ROWS]["dtype"]]
+            rows = np.frombuffer(data, dtype, int(np.prod(shape)), 8 + header_bytes).reshape(shape)
+            places = self._places(about)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("Cached rows in %s are damaged (%s); computing them again.", path.name, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return
+        self._shards.append(rows)
+        number = len(self._shards) - 1
+        self._where.update((content, (number, place)) for content, place in zip(about["contents"], places, strict=True))
+
+    def _places(self, about: dict[str, Any]) -> Sequence[Any]:
+        """Return where in its shard the row of each content lies."""
+        return range(len(about["contents"]))
