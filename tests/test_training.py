@@ -583,3 +583,29 @@ def test_mixed_targets_add_up(dataset: Dataset) -> None:
             assert torch.equal(mixed, mix(inputs, labels, 3, mixup, cutmix, generator_for("mix", step))[0])
     with pytest.raises(UsageError, match="CutMix needs maps"):
         mix(torch.rand(8, 5, 7), labels, 3, 0, 1.0, generator_for("mix", 0))
+
+
+def test_a_staircase_falls_where_bit_does() -> None:
+    rates = [rate_at(step, 500, 0.2, "staircase") for step in range(500)]
+    assert rates[0] == 0.01
+    assert [step for step in range(1, 500) if rates[step] < rates[step - 1]] == [200, 300, 400]
+    assert rates[100:200] == [1.0] * 100
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_in_frozen_epochs_the_head_alone_learns(dataset: Dataset, tmp_path: Path, optimizer: str) -> None:
+    settings = dataclasses.replace(SETTINGS, optimizer=optimizer, n_epochs=2, frozen_epochs=1, frozen_lr=0.1)
+    setting = Setting("test_resnet", dataset, tmp_path)
+    before = setting.trainee.state()
+    n_steps = math.ceil(len(dataset) / settings.batch_size)
+    after: dict[int, dict[str, torch.Tensor]] = {}
+    setting.train(setting.cached, settings, after_step=lambda n: after.update({n: setting.trainee.state()}))
+
+    def moved(step: int, start: str) -> bool:
+        return any(
+            not torch.equal(before[name], value) for name, value in after[step].items() if name.startswith(start)
+        )
+
+    assert moved(n_steps, "head.")
+    assert not moved(n_steps, "suffix.")
+    assert moved(n_steps + 1, "suffix.")

@@ -52,6 +52,11 @@ class TrainSettings(_Settings):
     min_steps: int = Field(200, ge=0)  # small sets get more epochs, so that they are trained at all
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
     batch_size: int = Field(32, ge=1)
+    start: Literal["solved", "zero"] = "solved"  # the head's weights: the linear classifier's, or zeros
+    frozen_epochs: int = Field(0, ge=0)  # the first epochs train the head alone
+    frozen_lr: float | None = Field(None, gt=0)  # peak rate of the head in those; None: lr
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: with momentum 0.9
+    schedule: Literal["cosine", "staircase"] = "cosine"  # after the warm-up
     lr: float = Field(1e-3, gt=0)  # peak rate of the head
     backbone_lr: float = Field(0.3, gt=0)  # of the last pretrained block, as a share of the head's
     layer_decay: float = Field(1.0, gt=0, le=1)  # each block learns this much slower than the one behind it
@@ -93,6 +98,8 @@ class Recipe(_Settings):
             raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
         if not self.is_fine_tuning and self.train != TrainSettings():
             raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
+        if self.train.frozen_epochs >= self.train.epochs:
+            raise ValueError("train.frozen_epochs leaves no epoch to train more than the head: raise train.epochs")
         return self
 
 

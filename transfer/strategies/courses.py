@@ -15,6 +15,7 @@ from transfer.strategies.jobs import Job
 from transfer.strategies.looking import measure_network, pixels_of
 from transfer.training import Pace, Trainee, TrainingSettings, choose_pace, measure_pixels
 
+STARTS = {"solved": "the head starts solved", "zero": "the head starts at zero"}
 _VIEWS = 4  # of each image that are cached where disk, time and recipe allow
 _DISK_SHARE = 0.5  # of the free space that the cache may take
 _TIME_SHARE = 0.3  # of the time left that making views may take
@@ -53,6 +54,10 @@ class Course:
             ema=settings.ema,
             patience=settings.patience or math.inf,
             seed=job.recipe.seed,
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            frozen_epochs=settings.frozen_epochs,
+            frozen_lr=settings.frozen_lr or settings.lr,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
         recipe.train.epochs, math.ceil(recipe.train.min_steps / math.ceil(n_train / recipe.train.batch_size))
     )
     if math.isfinite(left):
-        n_epochs = max(1, min(n_epochs, int(left / _epoch_seconds(job, course, costs))))
+        n_epochs = max(1 + recipe.train.frozen_epochs, min(n_epochs, int(left / _epoch_seconds(job, course, costs))))
     return replace(course, n_epochs=n_epochs)
 
 
@@ -107,7 +112,7 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
     n_right = sum(parameter.numel() for parameter in trainee.suffix.parameters())
     lines = [
         f"Cut at {course.cut!r}: {n_right / 1e6:.2f} M parameters are trained, {(n_all - n_right) / 1e6:.2f} M stay "
-        "frozen; the head starts solved."
+        f"frozen; {STARTS[job.recipe.train.start]}."
     ]
     size = readable_bytes(round((course.views * n_train + n_val) * costs.row_bytes))
     if course.cut == cuts.PIXELS:

@@ -48,7 +48,9 @@ def fine_tune(job: Job) -> Trained:
         start = _solve_head(job)
     _, suffix = cuts.cut(job.backbone.model, job.cut, job.backbone.input_shape)
     freeze_batchnorm = job.recipe.train.batchnorm == "frozen"
-    trainee = Trainee(job.backbone, suffix, _layer(start.head), freeze_batchnorm=freeze_batchnorm)
+    trainee = Trainee(
+        job.backbone, suffix, _layer(start.head, job.recipe.train.start), freeze_batchnorm=freeze_batchnorm
+    )
     checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
     known = checkpoints.load_about()
     costs = find_costs(job, job.cut)
@@ -78,10 +80,13 @@ def _solve_head(job: Job) -> FittedHead:
     return fit_on(job.recipe, job.X[images], labels, groups, len(job.dataset.classes), kind=_HEAD)
 
 
-def _layer(head: LinearHead) -> nn.Linear:
+def _layer(head: LinearHead, start: str) -> nn.Linear:
     weight, bias = (torch.from_numpy(array) for array in head.folded())
     layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
     layer.weight.data, layer.bias.data = weight, bias
+    if start == "zero":
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
     return layer
 
 
@@ -141,7 +146,7 @@ def _nothing_added(job: Job, trainee: Trainee, outcome: Outcome, start: FittedHe
     recipe = job.recipe.model_copy(update={"strategy": _HEAD})
     fitted, scores = fit_linear(recipe, job.X, job.dataset, job.split)
     rule = (
-        f"What {len(outcome.history) - 1} epochs led to was not better on val than the solved head: the network stays "
+        f"What {len(outcome.history) - 1} epochs led to was not better on val than the start: the network stays "
         f"as it was. {fitted.rule}"
     )
     X_test = job.X[job.split.indices("test")]
@@ -165,7 +170,7 @@ def _tuned(job: Job, trainee: Trainee, outcome: Outcome, start: FittedHead) -> T
     first, kept = outcome.history[0], outcome.history[outcome.best_epoch]
     rule = (
         f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best on "
-        f"val: {kept.val_accuracy:.1%}, the solved head {first.val_accuracy:.1%}. Temperature on val. Val chose the "
+        f"val: {kept.val_accuracy:.1%}, before any step {first.val_accuracy:.1%}. Temperature on val. Val chose the "
         "epoch: its score flatters."
     )
     chosen: dict[str, Any] = {"epoch": outcome.best_epoch}

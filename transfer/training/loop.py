@@ -1,4 +1,4 @@
-"""Training: the only loop. It starts from a head that is already solved, and keeps an epoch that val finds better.
+"""Training: the only loop. It starts from a head, usually a solved one, and keeps an epoch that val finds better.
 
 Of the epochs, the last one within one standard error of the best is kept: the rate falls to zero, so late weights are
 settled, while the best of many noisy readings of a small val is often an accident (`docs/defaults.md`).
@@ -47,11 +47,15 @@ class TrainingSettings:
     ema: float  # decay per step of the averaged weights; 0: off
     patience: float  # epochs without a better one on val
     seed: int
+    optimizer: str = "adamw"  # or sgd
+    schedule: str = "cosine"  # or staircase
+    frozen_epochs: int = 0  # first, that train the head alone
+    frozen_lr: float = 0.0  # peak rate of the head in those
 
 
 @dataclass
 class Epoch:
-    """One line of the history. Epoch 0 is the solved head before any step."""
+    """One line of the history. Epoch 0 is the head at the start, before any step."""
 
     epoch: int
     loss: float | None
@@ -89,7 +93,7 @@ class Outcome:
     """What training led to: the trainee has the weights of the epoch that was kept."""
 
     history: list[Epoch]
-    best_epoch: int  # 0: no epoch was better than the solved head
+    best_epoch: int  # 0: no epoch was better than the start
     stopped: str  # why it ended before the last epoch; empty if it did not
     was_resumed: bool
 
@@ -132,7 +136,10 @@ def train(
         A single image does not fit into the device's memory.
     """
     pace.place(trainee)
-    optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+    if settings.optimizer == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
     cuda = [pace.device] if pace.device.type == "cuda" else []
     with Interrupts() as interrupts, torch.random.fork_rng(devices=cuda), pace.precision():
         run = _Training(trainee, optimizer, examples, val, settings, pace, class_weights, checkpoints, interrupts, say)
@@ -304,9 +311,7 @@ class _Training:
     def _step(self, inputs: torch.Tensor, positions: np.ndarray) -> bool:
         """Take one step; return False, before anything has changed, where the loss or a gradient is not finite."""
         state, settings = self.state, self.settings
-        share = rate_at(state.n_done, self.n_steps, settings.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * share
+        self._set_rates()
         torch.manual_seed(int(generator_for("dropout", settings.seed, state.n_done).integers(2**62)))
         labels = torch.from_numpy(self.examples.labels[positions].astype(np.int64))
         rng = generator_for("mix", settings.seed, state.epoch, state.step)
@@ -324,6 +329,21 @@ class _Training:
         state.step += 1
         state.n_done += 1
         return True
+
+    def _set_rates(self) -> None:
+        """Set the rate of each group for the step to come: the head's alone, on a course of its own, while frozen."""
+        settings, n_frozen = self.settings, self.settings.frozen_epochs * len(self._order(1))
+        is_frozen = self.state.n_done < n_frozen
+        step, n_steps = (
+            (self.state.n_done, n_frozen) if is_frozen else (self.state.n_done - n_frozen, self.n_steps - n_frozen)
+        )
+        share = rate_at(step, n_steps, settings.warmup, settings.schedule)
+        if n_frozen:
+            head = set(self.trainee.head.parameters())
+            for parameter in set(self._parameters()) - head:
+                parameter.requires_grad_(not is_frozen)
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * (settings.frozen_lr if is_frozen else group["peak_lr"])
 
     def _backward(self, inputs: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> tuple[float, int]:
         """Sum gradients over micro-batches, halved until they fit; return the mean loss and the number right."""
@@ -418,7 +438,7 @@ def _part(tensors: dict[str, torch.Tensor], start: str) -> dict[str, torch.Tenso
 
 def _line(row: Epoch, n_epochs: int, is_kept: bool) -> str:
     if row.epoch == 0:
-        return f"Epoch 0, the solved head: val {row.val_accuracy:.1%}"
+        return f"Epoch 0, before any step: val {row.val_accuracy:.1%}"
     kept = ", kept" if is_kept else ""
     speed = f", {row.images_per_second:.0f} images/s" if row.images_per_second else ""
     return (

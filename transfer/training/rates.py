@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+_STAIRS = (0.4, 0.6, 0.8)  # of all steps
+
 
 def parameter_groups(
     suffix: Iterable[tuple[str, nn.Parameter]],
@@ -52,13 +54,23 @@ def parameter_groups(
     ]
 
 
-def rate_at(step: int, n_steps: int, warmup: float) -> float:
-    """Return the share of the peak rate at a step: a linear warm-up, then half a cosine down to zero.
+def rate_at(step: int, n_steps: int, warmup: float, schedule: str = "cosine") -> float:
+    """Return the share of the peak rate at a step: a linear warm-up, then down.
+
+    Parameters
+    ----------
+    schedule
+        ``cosine``: half a cosine down to zero. ``staircase``: a tenth at 40, 60 and 80 % of the steps, as
+        BiT-HyperRule does where there are fewer than 20,000 images (Kolesnikov et al., ECCV 2020).
 
     >>> [round(rate_at(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
+    >>> [round(rate_at(step, 500, 0.2, "staircase"), 4) for step in (99, 199, 200, 300, 400)]
+    [1.0, 1.0, 0.1, 0.01, 0.001]
     """
     n_warmup = round(warmup * n_steps)
     if step < n_warmup:
         return (step + 1) / n_warmup
+    if schedule == "staircase":
+        return 0.1 ** sum(step >= round(share * n_steps) for share in _STAIRS)
     return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
