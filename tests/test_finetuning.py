@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import transfer
-from transfer.errors import DataError, UsageError
+from transfer.errors import DataError, ResourceError, UsageError
 from transfer.images import load_view, normalise
 from transfer.strategies import courses
 from transfer.training import loop
@@ -273,3 +273,31 @@ def test_deeper_layers_help_far_from_imagenet(shared: Path, tmp_path: Path) -> N
     tuned = transfer.fit(data, "partial", out=tmp_path / "tuned", settings=settings, quiet=True)
     assert tuned.metrics["test"]["n"] == frozen.metrics["test"]["n"] == 412
     assert tuned.metrics["test"]["accuracy"] > frozen.metrics["test"]["accuracy"] + 0.02
+
+
+def test_a_log_for_tensorboard_has_every_epoch_of_the_history(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
+    run = transfer.fit(shapes, "partial", out="runs/mine", log="tensorboard", settings=QUICK, **tiny)
+    events = EventAccumulator("runs/tensorboard/mine")
+    events.Reload()
+    rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+    for tag, column in (("accuracy/val", "val_accuracy"), ("loss/train", "loss"), ("rate", "lr")):
+        found = {event.step: event.value for event in events.Scalars(tag)}
+        expected = {int(row["epoch"]): float(row[column]) for row in rows if row[column]}
+        assert found == pytest.approx(expected), tag
+
+
+def test_a_log_is_refused_where_there_is_nothing_to_log_or_nothing_to_log_with(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="has no epochs"):
+        transfer.fit(shapes, "ridge", out=tmp_path / "run", log="tensorboard", **tiny)
+    monkeypatch.setattr("transfer.training.logs.find_spec", lambda name: None)
+    with pytest.raises(ResourceError, match="pip install"):
+        transfer.fit(shapes, "partial", out=tmp_path / "run", log="tensorboard", **tiny)
+    assert not (tmp_path / "run").exists()

@@ -42,7 +42,7 @@ from transfer.training import (
     rate_at,
     train,
 )
-from transfer.training.loop import is_as_good
+from transfer.training.history import is_as_good
 from transfer.training.mixing import mix
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -73,6 +73,7 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Of training layers.")
 @click.option("--minutes", type=float, metavar="M", help="Be done within this time, with fewer epochs if need be.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
+@click.option("--log", type=click.Choice(["tensorboard"]), help="Write event files beside the run while it trains.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
 def fit(
     data: str,
@@ -84,6 +85,7 @@ def fit(
     epochs: int | None,
     minutes: float | None,
     resume: bool,
+    log: str | None,
     on_bad: str | None,
     max_pixels: int | None,
     as_json: bool,
@@ -105,7 +107,7 @@ def fit(
         "train.minutes": minutes,
     }
     settings += tuple(f"{key}={value}" for key, value in short.items() if value is not None)
-    run = fit(data, recipe, out=out, split=split, settings=settings, resume=resume, quiet=quiet, **changes)
+    run = fit(data, recipe, out=out, split=split, settings=settings, resume=resume, log=log, quiet=quiet, **changes)
     if as_json:
         _print_json({"run": str(run.path), **run.metrics})
         return

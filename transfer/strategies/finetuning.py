@@ -27,7 +27,7 @@ from transfer.strategies.courses import Course, choose_course, describe_course, 
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import fit_linear, fit_on
 from transfer.strategies.looking import find_examples, require_all
-from transfer.training import Checkpoints, Outcome, Trainee, parameter_groups, train
+from transfer.training import Checkpoints, Outcome, Trainee, open_log, parameter_groups, train
 
 _HEAD = "logistic"  # whose loss is the one that training goes on with
 
@@ -107,7 +107,11 @@ def _train(job: Job, trainee: Trainee, course: Course, checkpoints: Checkpoints,
     if start.class_weights is not None:
         weights = torch.tensor([start.class_weights.get(c, 0.0) for c in range(len(job.dataset.classes))])
     n_steps = settings.n_epochs * math.ceil(len(examples.labels) / settings.batch_size)
-    with job.clock.time("training"), job.progress.task("Training", n_steps, "steps") as advance:
+    with (
+        job.clock.time("training"),
+        open_log(job.log, job.log_folder) as after_epoch,
+        job.progress.task("Training", n_steps, "steps") as advance,
+    ):
         outcome = train(
             trainee,
             groups,
@@ -120,6 +124,7 @@ def _train(job: Job, trainee: Trainee, course: Course, checkpoints: Checkpoints,
             deadline=job.clock.deadline,
             say=job.progress.say,
             after_step=lambda _: advance(1),
+            after_epoch=after_epoch,
         )
     if outcome.stopped:
         job.progress.say(f"Training ended early: {outcome.stopped}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import fit_frozen
+from transfer.training import LOGS, require_log
 
 
 def fit(
@@ -31,6 +33,7 @@ def fit(
     split: str | Path | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
+    log: str | None = None,
     quiet: bool = False,
     **changes: Any,
 ) -> Run:
@@ -49,9 +52,11 @@ def fit(
         A `split.csv` of an earlier run, to use the very same parts.
     settings, changes
         Changes to the recipe, as text (``head.folds=3``) or by name (``backbone="resnet18"``).
-
     resume
         Go on from the last checkpoint of the very same training, if one was interrupted.
+    log
+        ``tensorboard`` writes the history of training as event files too, while it goes on, into the folder
+        ``tensorboard`` beside the run.
 
     Returns
     -------
@@ -66,10 +71,22 @@ def fit(
     if isinstance(recipe, Recipe) and (settings or changes):
         raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
+    _require_log(log, chosen)
     # networks are built with random weights before theirs are loaded: not from the caller's draws
     with torch.random.fork_rng(devices=[]):
-        job, folder = _prepare(data, chosen, out, split, resume, Progress(quiet))
+        job, folder = _prepare(data, chosen, out, split, Progress(quiet))
+        job = dataclasses.replace(job, resume=resume, log=log, log_folder=folder.parent / "tensorboard" / folder.name)
         return _carry_out(job, folder)
+
+
+def _require_log(kind: str | None, recipe: Recipe) -> None:
+    if kind is None:
+        return
+    if kind not in LOGS:
+        raise UsageError(f"Unknown log {kind!r}. Use {' or '.join(LOGS)}.")
+    if not recipe.is_fine_tuning:
+        raise UsageError(f"--log goes with --recipe partial or full: {recipe.strategy} has no epochs.")
+    require_log(kind)
 
 
 def _carry_out(job: Job, folder: Path) -> Run:
@@ -104,7 +121,6 @@ def _prepare(
     recipe: Recipe,
     out: str | Path | None,
     split: str | Path | None,
-    resume: bool,
     progress: Progress,
 ) -> tuple[Job, Path]:
     """Do what every strategy needs: scan, load the network, compute its features, split; return the run's folder too.
@@ -146,4 +162,4 @@ def _prepare(
     for line in [*dataset.notes, *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
     speed = extraction.seconds_running / max(1, extraction.n_computed)
-    return Job(recipe, dataset, parts, backbone, X, progress, clock, cut, speed, resume), folder
+    return Job(recipe, dataset, parts, backbone, X, progress, clock, cut, speed), folder

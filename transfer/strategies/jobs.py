@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ class Job:
     cut: str | None = None  # None: the whole network stays frozen
     seconds_per_image: float = 0.0  # of the frozen network, decoding included, as far as it was run
     resume: bool = False
+    log: str | None = None  # also write the history as `training.LOGS` names it ...
+    log_folder: Path = Path()  # ... into this folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,25 @@
+"""Settings: how the loop trains; a recipe's `train` says the same in its own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the loop trains."""
+
+    n_epochs: int
+    batch_size: int
+    warmup: float  # share of all steps
+    clip: float  # largest norm of the gradient
+    label_smoothing: float
+    mixup: float  # alpha of the Beta distribution; 0: off
+    cutmix: float
+    ema: float  # decay per step of the averaged weights; 0: off
+    patience: float  # epochs without a better one on val
+    seed: int
+    optimizer: str = "adamw"  # or sgd
+    schedule: str = "cosine"  # or staircase
+    frozen_epochs: int = 0  # first, that train the head alone
+    frozen_lr: float = 0.0  # peak rate of the head in those
