@@ -115,3 +115,36 @@ def test_two_classes_have_one_score(pictures, tiny: dict) -> None:
     assert classifier.decision_function(paths).shape == (60,)
     np.testing.assert_array_equal(classifier.decision_function(paths) > 0, classifier.predict(paths))
     assert cross_val_score(TransferClassifier("ridge", **tiny), paths, labels, cv=3, scoring="roc_auc").mean() > 0.5
+
+
+TRAIN = {
+    "epochs": 4,
+    "start": "zero",
+    "augment": "none",
+    "min_steps": 0,
+    "batch_size": 8,
+    "lr": 0.01,
+    "backbone_lr": 0.1,
+}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("strategy", ["partial", "full"])
+def test_deeper_layers_learn_too_and_other_estimators_keep_theirs(pictures, tiny: dict, strategy: str) -> None:
+    paths, labels = pictures
+    frozen = TransferClassifier("ridge", **tiny).fit(paths[::2], labels[::2])
+    before = frozen.predict_proba(paths)
+    tuned = TransferClassifier(strategy, train=TRAIN, exact=True, **tiny).fit(paths[::2], labels[::2])
+    assert [row["epoch"] for row in tuned.history_] == [0, 1, 2, 3, 4]
+    assert tuned.fitted_.chosen["epoch"] > 0
+    assert tuned.backbone_.weights_hash != frozen.backbone_.weights_hash
+    assert tuned.score(paths[1::2], labels[1::2]) > 0.6
+    np.testing.assert_array_equal(frozen.predict_proba(paths), before)
+    again = clone(tuned).fit(paths[::2], labels[::2])
+    np.testing.assert_array_equal(again.predict_proba(paths), tuned.predict_proba(paths))
+
+
+def test_fine_tuning_needs_files(pictures, tiny: dict) -> None:
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    with pytest.raises(UsageError, match="give paths"):
+        TransferClassifier("partial", **tiny).fit(images, ["a", "b", "a", "b"])

@@ -110,7 +110,7 @@ def test_without_room_for_a_cache_the_frozen_part_runs_live_to_the_same_weights(
     cached = transfer.fit(shapes, "partial", out=tmp_path / "cached", settings=QUICK, **tiny)
     monkeypatch.setattr(courses, "_DISK_SHARE", 0.0)
     live = transfer.fit(shapes, "partial", out=tmp_path / "live", settings=QUICK, **tiny)
-    assert "no room for one view" in capsys.readouterr().err
+    assert "no room" in capsys.readouterr().err
     assert live.info["training"]["views"] == 0
     assert live.info["model"]["sha256"] == cached.info["model"]["sha256"]
 

@@ -19,7 +19,8 @@ TIERS = [
     ["features"],
     ["training"],
     ["runs"],
-    ["strategies", "estimators"],
+    ["strategies"],
+    ["estimators"],
     ["cli"],
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeatures
 from sklearn.utils.validation import check_is_fitted
 
 from transfer.backbones import DEFAULT, Backbone, load_backbone
+from transfer.dataset import Dataset, Split
 from transfer.errors import DataError, UsageError
 from transfer.features import FEATURES, Plans, Runner, extract
 from transfer.files import sha256
-from transfer.heads import HEADS, fit_head
+from transfer.heads import HEADS, assign_folds, fit_head
 from transfer.progress import Progress
+from transfer.recipe import FINE_TUNING, load_recipe
+from transfer.strategies import Clock, Job, find_cut, fine_tune
+
+_VAL_FOLDS = 5  # one of so many parts of the images chooses the epoch
 
 
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -80,24 +86,30 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):
-    """A linear classifier on the features of a frozen backbone, from images to calibrated probabilities.
+    """A classifier on a pretrained backbone, from images to calibrated probabilities.
 
     Parameters
     ----------
     strategy
-        ``linear-svm``, ``logistic``, ``ridge`` or ``frozen``.
+        ``linear-svm``, ``logistic``, ``ridge`` or ``frozen``: a linear head on the frozen backbone. ``partial`` or
+        ``full``: deeper layers are trained too; the images must be files then, and a fifth of them chooses the epoch.
     backbone, weights, tap, exact, device
         As in `FeatureExtractor`.
     scaling, class_weight, folds
         As in a recipe's `head`.
+    cut, train
+        For ``partial`` and ``full``: the layer right of which all are trained, and changes to a recipe's `train`, such
+        as ``{"epochs": 5}``.
     random_state
-        Seed of the folds that choose the regularisation.
+        Seed of every draw.
 
     Attributes
     ----------
     classes_ : the labels, sorted
     head_ : the fitted `LinearHead`
+    backbone_ : the backbone, with what was trained
     fitted_ : how it came about: the settings tried, the one chosen and the rule
+    history_ : one dictionary per epoch; empty where no layer was trained
 
     Examples
     --------
@@ -114,6 +126,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         scaling: str = "auto",
         class_weight: str | None = "auto",
         folds: int = 5,
+        cut: str | None = None,
+        train: dict[str, Any] | None = None,
         exact: bool = False,
         device: str = "auto",
         random_state: int = 0,
@@ -125,14 +139,17 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.scaling = scaling
         self.class_weight = class_weight
         self.folds = folds
+        self.cut = cut
+        self.train = train
         self.exact = exact
         self.device = device
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> TransferClassifier:
         """Fit on N images (paths, PIL images or uint8 arrays) and N labels."""
-        if self.strategy not in HEADS:
-            raise UsageError(f"Unknown strategy {self.strategy!r}. Use one of {', '.join(HEADS)}.")
+        known = (*HEADS, *FINE_TUNING)
+        if self.strategy not in known:
+            raise UsageError(f"Unknown strategy {self.strategy!r}. Use one of {', '.join(known)}.")
         images, labels = _images(X), np.asarray(y)
         if labels.shape != (len(images),):
             raise UsageError(f"{len(images)} images need as many labels, not an array of shape {labels.shape}.")
@@ -140,6 +157,15 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise DataError(f"All images are of the class {self.classes_[0]!r}; a classifier needs two.")
         self.backbone_ = _load(self.backbone, self.weights)
+        if self.strategy in FINE_TUNING:
+            self._fine_tune(images, codes)
+        else:
+            self._fit_head(images, codes)
+        self.head_ = self.fitted_.head
+        return self
+
+    def _fit_head(self, images: list[Any], codes: np.ndarray) -> None:
+        self.history_: list[dict[str, Any]] = []
         self.fitted_ = fit_head(
             self.strategy,
             self._features(images),
@@ -151,8 +177,32 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             folds=self.folds,
             seed=self.random_state,
         )
-        self.head_ = self.fitted_.head
-        return self
+
+    def _fine_tune(self, images: list[Any], codes: np.ndarray) -> None:
+        if not _are_files(images):
+            raise UsageError(f"Strategy {self.strategy!r} needs image files: give paths.")
+        recipe = load_recipe(
+            self.strategy,
+            backbone=self.backbone,
+            tap=self.tap,
+            cut=self.cut,
+            train=self.train,
+            head={"scaling": self.scaling, "class_weight": self.class_weight or "none", "folds": self.folds},
+            exact=self.exact,
+            device=self.device,
+            seed=self.random_state,
+        )
+        backbone = copy.deepcopy(self.backbone_)  # other estimators have the same one
+        X = self._features(images)
+        dataset = _dataset([str(image) for image in images], codes.astype(np.int32), tuple(map(str, self.classes_)))
+        is_val = assign_folds(codes, np.array(dataset.hashes), _VAL_FOLDS, self.random_state) == 0
+        split = Split(np.where(is_val, "val", "train"), ["A fifth of the images chooses the epoch."], False)
+        clock = Clock(recipe.train.minutes)
+        cut = find_cut(recipe, backbone)
+        trained = fine_tune(Job(recipe, dataset, split, backbone, X, Progress(quiet=True), clock, cut))
+        self.backbone_, self.fitted_, self.history_ = trained.backbone, trained.fitted, trained.history
+        if trained.checkpoints:
+            trained.checkpoints.clear()
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image."""
@@ -174,7 +224,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return self.head_.scores(self._features(_images(X)))
 
     def _features(self, images: list[Any]) -> np.ndarray:
-        return _features(images, self.backbone_, self.tap, self.exact, self.device)
+        # nobody else asks for what a tuned backbone says: that is not kept
+        is_tuned = self.backbone_ is not _load(self.backbone, self.weights)
+        return _features(images, self.backbone_, self.tap, self.exact, self.device, keep=not is_tuned)
 
     def __sklearn_tags__(self) -> Any:
         return _takes_images(super().__sklearn_tags__())
@@ -219,9 +271,15 @@ def _width(backbone: Backbone, tap: str) -> int:
     return _features([black], backbone, tap, True, "cpu").shape[1]
 
 
-def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, device: str) -> np.ndarray:
-    """Return features in the order of `images`: from the cache for files, computed for pixels in memory."""
-    if all(isinstance(image, (str, Path)) for image in images):
+def _are_files(images: Sequence[Any]) -> bool:
+    return all(isinstance(image, (str, Path)) for image in images)
+
+
+def _features(
+    images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, device: str, *, keep: bool = True
+) -> np.ndarray:
+    """Return features in the order of `images`: of files by the cache, if they are to be kept there."""
+    if keep and _are_files(images):
         return _features_of_files([str(image) for image in images], backbone, tap, exact, device)
     runner = Runner(backbone, [tap], Plans(backbone, [tap], device, exact), images, exact=exact)
     rows = []
@@ -233,31 +291,32 @@ def _features(images: Sequence[Any], backbone: Backbone, tap: str, exact: bool, 
 
 
 def _features_of_files(paths: list[str], backbone: Backbone, tap: str, exact: bool, device: str) -> np.ndarray:
-    from transfer.dataset import Dataset
+    dataset = _dataset(paths, np.zeros(len(paths), np.int32), ("image",))
+    extraction = extract(dataset, backbone, (tap,), exact=exact, device=device, progress=Progress(quiet=True))
+    if extraction.dataset.unreadable:
+        first = extraction.dataset.unreadable[0]
+        raise DataError(f"{first.path} cannot be read: {first.reason}. Leave it and its label out.")
+    return extraction.rows(tap)
 
-    n = len(paths)
+
+def _dataset(paths: list[str], codes: np.ndarray, classes: tuple[str, ...]) -> Dataset:
     missing = next((path for path in paths if not Path(path).is_file()), None)
     if missing is not None:
         raise DataError(f"No image file {missing}. Leave it and its label out.")
-    dataset = Dataset(
+    return Dataset(
         root=None,
         paths=paths,
-        labels=np.zeros(n, np.int32),
-        classes=("image",),
-        parts=np.full(n, "", "<U5"),
+        labels=codes,
+        classes=classes,
+        parts=np.full(len(paths), "", "<U5"),
         hashes=[sha256(path) for path in paths],
-        sizes=np.zeros(n, np.int64),
+        sizes=np.zeros(len(paths), np.int64),
         unreadable=[],
         ignored=[],
         scan_notes=[],
         layout="paths",
         min_classes=1,
     )
-    extraction = extract(dataset, backbone, (tap,), exact=exact, device=device, progress=Progress(quiet=True))
-    if extraction.dataset.unreadable:
-        first = extraction.dataset.unreadable[0]
-        raise DataError(f"{first.path} cannot be read: {first.reason}. Leave it and its label out.")
-    return extraction.rows(tap)
 
 
 def _takes_images(tags: Any) -> Any:

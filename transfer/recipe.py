@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from transfer.errors import UsageError, did_you_mean
 
 DEFAULT = "linear-svm"
+FINE_TUNING = ("partial", "full")  # strategies that train layers of the backbone
 _HERE = Path(__file__).parent
 # in the wheel the recipes are inside the package, in a checkout beside it
 _FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
@@ -69,7 +70,7 @@ class TrainSettings(_Settings):
     ema: float = Field(0.0, ge=0, lt=1)  # decay per step of averaged weights, which are then what is judged; 0: off
     batchnorm: Literal["frozen", "train"] = "frozen"  # statistics of small batches are noise
     augment: Literal["none", "light", "standard", "strong"] = "light"
-    views: int | None = Field(None, ge=1)  # random views of each image that are cached; None: by disk and time
+    views: int | None = Field(None, ge=0)  # random views of each image that are cached; 0: live; None: by disk and time
 
 
 class Recipe(_Settings):
@@ -90,7 +91,7 @@ class Recipe(_Settings):
     @property
     def is_fine_tuning(self) -> bool:
         """Whether layers of the backbone are trained too."""
-        return self.strategy in ("partial", "full")
+        return self.strategy in FINE_TUNING
 
     @model_validator(mode="after")
     def _settings_are_for_this_strategy(self) -> Recipe:

@@ -10,9 +10,21 @@
 
 from __future__ import annotations
 
+from transfer.strategies.cutting import find_cut
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.fitting import fit
 from transfer.strategies.inspecting import describe_plan, inspect
+from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import cross_validate, fit_linear
 
-__all__ = ["cross_validate", "describe_plan", "fine_tune", "fit", "fit_linear", "inspect"]
+__all__ = [
+    "Clock",
+    "Job",
+    "cross_validate",
+    "describe_plan",
+    "find_cut",
+    "fine_tune",
+    "fit",
+    "fit_linear",
+    "inspect",
+]

@@ -114,15 +114,16 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
         f"Cut at {course.cut!r}: {n_right / 1e6:.2f} M parameters are trained, {(n_all - n_right) / 1e6:.2f} M stay "
         f"frozen; {STARTS[job.recipe.train.start]}."
     ]
+    why = "No views are kept, as asked" if job.recipe.train.views == 0 else "There is no room on the disk"
     size = readable_bytes(round((course.views * n_train + n_val) * costs.row_bytes))
     if course.cut == cuts.PIXELS:
         kept = f"Cached on disk: the decoded images, about {size}."
-        lines.append(kept if course.views else "There is no room for the decoded images: every epoch decodes them.")
+        lines.append(kept if course.views else f"{why}: every epoch decodes the images.")
     elif course.views:
         views = f"{course.views} view{'s' * (course.views > 1)}"
         lines.append(f"Cached on disk: {views} of each training image at the cut, {size}.")
     else:
-        lines.append("There is no room for one view of each image: the frozen part runs in every epoch.")
+        lines.append(f"{why}: the frozen part runs in every epoch.")
     seconds = course.n_epochs * _epoch_seconds(job, course, costs)
     lines.append(
         f"{course.n_epochs} epochs of {n_train} images, about {max(1, round(seconds))} s of training in {course.dtype}."
@@ -136,7 +137,9 @@ def _n_images(job: Job) -> tuple[int, int]:
 
 def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
     settings = job.recipe.train
-    wanted = 1 if at == cuts.PIXELS or settings.augment == "none" else settings.views or _VIEWS
+    wanted = _VIEWS if settings.views is None else settings.views
+    if at == cuts.PIXELS or settings.augment == "none":
+        wanted = min(wanted, 1)  # more would be the same
     n_train, n_val = _n_images(job)
     budget = _DISK_SHARE * shutil.disk_usage(existing_folder(cache_folder())).free
     by_disk = int((budget - n_val * costs.row_bytes) // (n_train * costs.row_bytes))
