@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import transfer
 from transfer.errors import DataError, ResourceError, UsageError
 from transfer.images import load_view, normalise
-from transfer.strategies import courses
+from transfer.strategies import courses, finetuning
 from transfer.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -113,6 +113,54 @@ def test_without_room_for_a_cache_the_frozen_part_runs_live_to_the_same_weights(
     assert "no room" in capsys.readouterr().err
     assert live.info["training"]["views"] == 0
     assert live.info["model"]["sha256"] == cached.info["model"]["sha256"]
+
+
+@pytest.mark.parametrize("strategy", ["partial", "full"])
+def test_where_images_are_few_those_of_val_are_trained_on_in_the_end(
+    shapes: Path, tiny: dict, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    train = finetuning.train
+
+    def watched(trainee, groups, examples, val, settings, *rest, **options):
+        seen.append((len(examples.labels), val is None))
+        return train(trainee, groups, examples, val, settings, *rest, **options)
+
+    monkeypatch.setattr(finetuning, "train", watched)
+    once, again = (
+        transfer.fit(shapes, strategy, out=tmp_path / name, settings=[*QUICK, f"train.refit={name}"], **tiny)
+        for name in ("false", "null")
+    )
+    parts = [row["split"] for row in csv.DictReader((once.path / "split.csv").read_text().splitlines())]
+    n_train, n_val = parts.count("train"), parts.count("val")
+    assert seen == [(n_train, False), (n_train, False), (n_train + n_val, True)]
+    assert (once.info["training"]["was_refitted"], again.info["training"]["was_refitted"]) == (False, True)
+    assert "on train and val together" in again.info["head"]["rule"]
+    assert again.info["model"]["sha256"] != once.info["model"]["sha256"]
+    assert again.metrics["val"] == once.metrics["val"]  # of the training that had not seen val
+    assert again.info["head"]["temperature"] == once.info["head"]["temperature"]
+    assert (again.path / "history.csv").read_text().splitlines()[1].split(",")[:7] == (
+        once.path / "history.csv"
+    ).read_text().splitlines()[1].split(",")[:7]
+
+
+def test_without_time_for_it_nothing_is_trained_again(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    tiny = {**tiny, "quiet": False}
+    once = transfer.fit(shapes, "partial", out=tmp_path / "once", settings=[*QUICK, "train.refit=false"], **tiny)
+    choose = finetuning._Tuning.choose
+
+    def late(self):
+        outcome = choose(self)
+        self.job.clock.deadline = time.perf_counter()
+        return outcome
+
+    monkeypatch.setattr(finetuning._Tuning, "choose", late)
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **tiny)
+    assert "No time is left" in capsys.readouterr().err
+    assert not run.info["training"]["was_refitted"]
+    assert run.info["model"]["sha256"] == once.info["model"]["sha256"]
 
 
 def test_a_float16_cache_changes_little(shapes: Path, tiny: dict, tmp_path: Path) -> None:

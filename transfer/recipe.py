@@ -51,6 +51,7 @@ class TrainSettings(_Settings):
     epochs: int = Field(10, ge=1)
     minutes: float | None = Field(None, gt=0)  # for the whole fit; None: as long as the epochs take
     min_steps: int = Field(200, ge=0)  # small sets get more epochs, so that they are trained at all
+    refit: bool | None = None  # after val has chosen the epoch, train again on train and val; None: if they are few
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
     batch_size: int = Field(32, ge=1)
     start: Literal["solved", "zero"] = "solved"  # the head's weights: the linear classifier's, or zeros

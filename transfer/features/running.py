@@ -183,7 +183,7 @@ class Runner:
             reader = self._reader if self.device.type == "cpu" else copy.deepcopy(self._reader).to(self.device)
             if (
                 isinstance(reader, torch.fx.GraphModule)
-                and self.n_images >= _WORTH_FUSING
+                and (self.n_images >= _WORTH_FUSING or self.pool == "none")  # maps are trained on: all alike
                 and plan.layout == CHANNELS_LAST
             ):
                 noise = torch.rand(

@@ -17,6 +17,7 @@ from transfer.training import Pace, Trainee, TrainingSettings, choose_pace, meas
 
 STARTS = {"solved": "the head starts solved", "zero": "the head starts at zero"}
 _VIEWS = 4  # of each image that are cached where disk, time and recipe allow
+_FEW = 2000  # training images, below which those of val are worth another training
 _DISK_SHARE = 0.5  # of the free space that the cache may take
 _TIME_SHARE = 0.3  # of the time left that making views may take
 _REPORT_SECONDS = 2.0  # scores and the run's files
@@ -33,6 +34,7 @@ class Course:
     dtype: str
     channels_last: bool
     is_folded: bool
+    refit: bool  # train again on train and val, up to the epoch that val chose
     seconds_per_image: float
 
     def pace(self, job: Job) -> Pace:
@@ -96,7 +98,8 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     views = _n_views(job, at, costs, left)
     if math.isfinite(left) and views:
         left -= (views * n_train + n_val) * costs.row_seconds
-    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, pace.seconds_per_image)
+    refit = n_train < _FEW if recipe.train.refit is None else recipe.train.refit
+    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, refit, pace.seconds_per_image)
     n_epochs = max(
         recipe.train.epochs, math.ceil(recipe.train.min_steps / math.ceil(n_train / recipe.train.batch_size))
     )
@@ -125,8 +128,10 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
     else:
         lines.append(f"{why}: the frozen part runs in every epoch.")
     seconds = course.n_epochs * _epoch_seconds(job, course, costs)
+    again = f", then again with the {n_val} of val" if course.refit else ""
     lines.append(
-        f"{course.n_epochs} epochs of {n_train} images, about {max(1, round(seconds))} s of training in {course.dtype}."
+        f"{course.n_epochs} epochs of {n_train} images{again}: about {max(1, round(seconds))} s of training in "
+        f"{course.dtype}."
     )
     return lines
 
@@ -149,7 +154,9 @@ def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
 
 
 def _epoch_seconds(job: Job, course: Course, costs: Costs) -> float:
+    """Return how long an epoch takes, with its like in the training that is gone through again."""
     n_train, n_val = _n_images(job)
     live = 0.0 if course.views else costs.row_seconds
     step = course.seconds_per_image
-    return n_train * (step + live) + n_val * (_VAL_COST * step + live)
+    again = (n_train + n_val) * (step + live) if course.refit else 0.0
+    return n_train * (step + live) + n_val * (_VAL_COST * step + live) + again

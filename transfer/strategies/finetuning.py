@@ -1,7 +1,8 @@
 """Fine-tuning: the layers right of a cut learn too, starting from the solved head (LP-FT, Kumar et al., ICLR 2022).
 
 Epoch 0 is that head on the frozen network; a later epoch is kept only where val finds it better. Where it finds none,
-the result is the linear strategy's.
+the result is the linear strategy's. Where images are few, the training that val has chosen is gone through once more
+with the images of val among the others, as the linear strategies do with their heads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import dataclasses
 import hashlib
 import math
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,21 @@ from transfer.heads import FittedHead, LinearHead, fit_temperature
 from transfer.strategies.courses import Course, choose_course, describe_course, find_costs
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import fit_linear, fit_on
-from transfer.strategies.looking import find_examples, require_all
-from transfer.training import Checkpoints, Outcome, Trainee, open_log, parameter_groups, train
+from transfer.strategies.looking import Looks, require_all
+from transfer.training import (
+    Checkpoints,
+    Epoch,
+    Examples,
+    Outcome,
+    Trainee,
+    TrainingSettings,
+    open_log,
+    parameter_groups,
+    train,
+)
 
 _HEAD = "logistic"  # whose loss is the one that training goes on with
+_REFITTED = "Then trained again up to that epoch on train and val together; val was scored before."
 
 
 def fine_tune(job: Job) -> Trained:
@@ -42,94 +56,178 @@ def fine_tune(job: Job) -> Trained:
     """
     if not len(job.split.indices("val")):
         raise DataError("Fine-tuning chooses its epoch on validation images, and there are none. Give it a val part.")
-    assert job.cut is not None
     machine.keep_memory()
-    with job.clock.time("head"):
-        start = _solve_head(job)
-    _, suffix = cuts.cut(job.backbone.model, job.cut, job.backbone.input_shape)
-    freeze_batchnorm = job.recipe.train.batchnorm == "frozen"
-    trainee = Trainee(
-        job.backbone, suffix, _layer(start.head, job.recipe.train.start), freeze_batchnorm=freeze_batchnorm
-    )
-    checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
-    known = checkpoints.load_about()
-    costs = find_costs(job, job.cut)
-    course = Course(**known) if known else choose_course(job, trainee, job.cut, costs)
-    checkpoints.about = course.to_dict()
-    if job.resume and not known:
-        job.progress.say("No checkpoint of this very training: starting anew.")
-    for line in describe_course(job, trainee, course, costs):
-        job.progress.say(line)
-    outcome = _train(job, trainee, course, checkpoints, start)
+    tuning = _Tuning(job)
+    outcome = tuning.choose()
+    if outcome.best_epoch:
+        fitted, scores = tuning.calibrate(outcome)
+        if tuning.course.refit and tuning.refit(outcome):
+            weight, bias = _arrays(tuning.trainee.head)
+            head = dataclasses.replace(fitted.head, weight=weight, bias=bias)  # at the temperature that val gave
+            fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
+        backbone = tuning.backbone()
+        X_test = _features(job, backbone, job.split.indices("test"), "Features of test")
+        trained = Trained(backbone, fitted, X_test, scores)
+    else:
+        trained = _nothing_added(job, outcome)
     about = {
-        **course.to_dict(),
+        **tuning.course.to_dict(),
         "best_epoch": outcome.best_epoch,
         "stopped": outcome.stopped,
         "was_resumed": outcome.was_resumed,
+        "was_refitted": tuning.was_refitted,
     }
-    finish = _tuned if outcome.best_epoch else _nothing_added
-    trained = finish(job, trainee, outcome, start)
     history = [dataclasses.asdict(row) for row in outcome.history]
-    return dataclasses.replace(trained, history=history, about=about, checkpoints=checkpoints)
+    return dataclasses.replace(trained, history=history, about=about, checkpoints=tuning.checkpoints)
 
 
-def _solve_head(job: Job) -> FittedHead:
-    """Fit the head that training starts from, on train alone: val judges every epoch, the first one included."""
-    images = job.split.indices("train")
+class _Tuning:
+    """One fine-tuning on its way: what is trained, on what course, and where it is saved."""
+
+    def __init__(self, job: Job) -> None:
+        assert job.cut is not None
+        self.job = job
+        self.was_refitted = False
+        _, suffix = cuts.cut(job.backbone.model, job.cut, job.backbone.input_shape)
+        head = nn.Linear(job.backbone.n_features, len(job.dataset.classes))
+        self.trainee = Trainee(job.backbone, suffix, head, freeze_batchnorm=job.recipe.train.batchnorm == "frozen")
+        self._pretrained = self.trainee.state()
+        self.checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
+        known = self.checkpoints.load_about()
+        costs = find_costs(job, job.cut)
+        self.course = Course(**known) if known else choose_course(job, self.trainee, job.cut, costs)
+        self.checkpoints.about = self.course.to_dict()
+        if job.resume and not known:
+            job.progress.say("No checkpoint of this very training: starting anew.")
+        for line in describe_course(job, self.trainee, self.course, costs):
+            job.progress.say(line)
+        self._looks = Looks(job, self.course.cut, self.course.views)
+
+    def choose(self) -> Outcome:
+        """Train on train; val judges every epoch, the first one included, which is why its head has not seen val."""
+        images = self.job.split.indices("train")
+        with self.job.clock.time("views"):
+            examples, val = self._looks.training(images), self._looks.validation()
+        with open_log(self.job.log, self.job.log_folder) as after_epoch:
+            settings = self.course.settings(self.job)
+            outcome = self._train("training", images, examples, val, settings, self.checkpoints, after_epoch)
+        if outcome.stopped:
+            self.job.progress.say(f"Training ended early: {outcome.stopped}.")
+        return outcome
+
+    def calibrate(self, outcome: Outcome) -> tuple[FittedHead, dict[str, Any]]:
+        """Return the trained head, with the temperature that val gives its probabilities, and its scores on val."""
+        job, val = self.job, self.job.split.indices("val")
+        X_val = _features(job, self.backbone(), val, "Features of val")
+        labels = job.dataset.labels[val]
+        weight, bias = _arrays(self.trainee.head)
+        head = LinearHead(weight, bias)
+        head = dataclasses.replace(head, temperature=fit_temperature(head.scores(X_val), labels))
+        first, kept = outcome.history[0], outcome.history[outcome.best_epoch]
+        rule = (
+            f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best "
+            f"on val: {kept.val_accuracy:.1%}, before any step {first.val_accuracy:.1%}. Temperature on val. Val chose "
+            "the epoch: its score flatters."
+        )
+        seconds = outcome.history[-1].seconds
+        chosen: dict[str, float] = {"epoch": outcome.best_epoch}
+        fitted = FittedHead(head, job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
+        return fitted, {"val": metrics.evaluate(head.probabilities(X_val), labels, job.dataset.classes)}
+
+    def refit(self, outcome: Outcome) -> bool:
+        """Go through the training again up to the chosen epoch, with the images of val among the others.
+
+        Return False, with everything as it was, where the time does not suffice.
+        """
+        job, kept = self.job, self.trainee.state()
+        images = np.sort(np.concatenate([job.split.indices("train"), job.split.indices("val")]))
+        speed = outcome.history[outcome.best_epoch].images_per_second or math.inf
+        if time.perf_counter() + outcome.best_epoch * len(images) / speed > job.clock.deadline:
+            job.progress.say("No time is left to train again on train and val together.")
+            return False
+        self.trainee.load_state_dict(self._pretrained)
+        with job.clock.time("views again"):
+            examples = self._looks.training(images, "train and val")
+        settings = dataclasses.replace(self.course.settings(job), last_epoch=outcome.best_epoch, patience=math.inf)
+        checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume)
+        again = self._train("training again on train and val", images, examples, None, settings, checkpoints)
+        self.was_refitted = not again.stopped
+        if again.stopped:
+            job.progress.say(f"Training again ended early: {again.stopped}. What val chose is kept.")
+            self.trainee.load_state_dict(kept)
+        return self.was_refitted
+
+    def backbone(self) -> Backbone:
+        """Return the backbone as it is now trained."""
+        backbone = self.job.backbone
+        source = f"{backbone.source}, trained right of {self.job.cut}"
+        return dataclasses.replace(backbone, weights_hash=fingerprint(backbone.model), source=source)
+
+    def _train(
+        self,
+        label: str,
+        images: np.ndarray,
+        examples: Examples,
+        val: Examples | None,
+        settings: TrainingSettings,
+        checkpoints: Checkpoints,
+        after_epoch: Callable[[Epoch], None] = lambda row: None,
+    ) -> Outcome:
+        """Solve the head on these images, and train with it from there."""
+        job, recipe = self.job, self.job.recipe.train
+        with job.clock.time(f"head, {label}"):
+            start = _solve_head(job, images)
+        _start_head(self.trainee.head, start.head, recipe.start)
+        self._class_weights = start.class_weights
+        weights = None
+        if start.class_weights is not None:
+            weights = torch.tensor([start.class_weights.get(c, 0.0) for c in range(len(job.dataset.classes))])
+        groups = parameter_groups(
+            self.trainee.suffix.named_parameters(),
+            self.trainee.head.parameters(),
+            cuts.parameter_depths(job.backbone.model, job.backbone.input_shape),
+            lr=recipe.lr,
+            backbone_share=recipe.backbone_lr,
+            layer_decay=recipe.layer_decay,
+            weight_decay=recipe.weight_decay,
+        )
+        n_steps = (settings.last_epoch or settings.n_epochs) * math.ceil(len(images) / settings.batch_size)
+        with job.clock.time(label), job.progress.task(label.capitalize(), n_steps, "steps") as advance:
+            outcome = train(
+                self.trainee,
+                groups,
+                examples,
+                val,
+                settings,
+                self.course.pace(job),
+                class_weights=weights,
+                checkpoints=checkpoints,
+                deadline=job.clock.deadline,
+                say=job.progress.say,
+                after_step=lambda _: advance(1),
+                after_epoch=after_epoch,
+            )
+        self.trainee.to("cpu").to(memory_format=torch.contiguous_format)
+        return outcome
+
+
+def _solve_head(job: Job, images: np.ndarray) -> FittedHead:
+    """Fit the head that training starts from."""
     labels, groups = job.dataset.labels[images], np.array(job.dataset.hashes)[images]
     return fit_on(job.recipe, job.X[images], labels, groups, len(job.dataset.classes), kind=_HEAD)
 
 
-def _layer(head: LinearHead, start: str) -> nn.Linear:
+def _start_head(layer: nn.Linear, head: LinearHead, start: str) -> None:
     weight, bias = (torch.from_numpy(array) for array in head.folded())
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-    layer.weight.data, layer.bias.data = weight, bias
-    if start == "zero":
-        layer.weight.data.zero_()
-        layer.bias.data.zero_()
-    return layer
+    is_zero = start == "zero"
+    with torch.no_grad():
+        layer.weight.copy_(torch.zeros_like(weight) if is_zero else weight)
+        layer.bias.copy_(torch.zeros_like(bias) if is_zero else bias)
 
 
-def _train(job: Job, trainee: Trainee, course: Course, checkpoints: Checkpoints, start: FittedHead) -> Outcome:
-    settings, recipe = course.settings(job), job.recipe.train
-    with job.clock.time("views"):
-        examples, val = find_examples(job, course.cut, course.views)
-    groups = parameter_groups(
-        trainee.suffix.named_parameters(),
-        trainee.head.parameters(),
-        cuts.parameter_depths(job.backbone.model, job.backbone.input_shape),
-        lr=recipe.lr,
-        backbone_share=recipe.backbone_lr,
-        layer_decay=recipe.layer_decay,
-        weight_decay=recipe.weight_decay,
-    )
-    weights = None
-    if start.class_weights is not None:
-        weights = torch.tensor([start.class_weights.get(c, 0.0) for c in range(len(job.dataset.classes))])
-    n_steps = settings.n_epochs * math.ceil(len(examples.labels) / settings.batch_size)
-    with (
-        job.clock.time("training"),
-        open_log(job.log, job.log_folder) as after_epoch,
-        job.progress.task("Training", n_steps, "steps") as advance,
-    ):
-        outcome = train(
-            trainee,
-            groups,
-            examples,
-            val,
-            settings,
-            course.pace(job),
-            class_weights=weights,
-            checkpoints=checkpoints,
-            deadline=job.clock.deadline,
-            say=job.progress.say,
-            after_step=lambda _: advance(1),
-            after_epoch=after_epoch,
-        )
-    if outcome.stopped:
-        job.progress.say(f"Training ended early: {outcome.stopped}.")
-    trainee.to("cpu").to(memory_format=torch.contiguous_format)
-    return outcome
+def _arrays(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
+    weight, bias = (parameter.detach().cpu().numpy().copy() for parameter in (layer.weight, layer.bias))
+    return weight, bias
 
 
 def _key(job: Job) -> str:
@@ -146,47 +244,22 @@ def _key(job: Job) -> str:
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:24]
 
 
-def _nothing_added(job: Job, trainee: Trainee, outcome: Outcome, start: FittedHead) -> Trained:
+def _nothing_added(job: Job, outcome: Outcome) -> Trained:
     """Return the linear strategy's result: no epoch was better than the head that training started from."""
     recipe = job.recipe.model_copy(update={"strategy": _HEAD})
     fitted, scores = fit_linear(recipe, job.X, job.dataset, job.split)
     rule = (
-        f"What {len(outcome.history) - 1} epochs led to was not better on val than the start: the network stays "
-        f"as it was. {fitted.rule}"
+        f"What {len(outcome.history) - 1} epochs led to was not better on val than the start: the network stays as it "
+        f"was. {fitted.rule}"
     )
     X_test = job.X[job.split.indices("test")]
     return Trained(job.backbone, dataclasses.replace(fitted, rule=rule), X_test, scores)
 
 
-def _tuned(job: Job, trainee: Trainee, outcome: Outcome, start: FittedHead) -> Trained:
-    """Return the trained network, with the temperature that val gives its probabilities."""
-    backbone = dataclasses.replace(
-        job.backbone,
-        weights_hash=fingerprint(job.backbone.model),
-        source=f"{job.backbone.source}, trained right of {job.cut}",
-    )
-    val, test = job.split.indices("val"), job.split.indices("test")
-    X = _features(job, backbone, np.concatenate([val, test]))
-    X_val, X_test = X[: len(val)], X[len(val) :]
-    labels = job.dataset.labels[val]
-    weight, bias = (parameter.detach().numpy().copy() for parameter in (trainee.head.weight, trainee.head.bias))
-    head = LinearHead(weight, bias)
-    head = dataclasses.replace(head, temperature=fit_temperature(head.scores(X_val), labels))
-    first, kept = outcome.history[0], outcome.history[outcome.best_epoch]
-    rule = (
-        f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best on "
-        f"val: {kept.val_accuracy:.1%}, before any step {first.val_accuracy:.1%}. Temperature on val. Val chose the "
-        "epoch: its score flatters."
-    )
-    chosen: dict[str, Any] = {"epoch": outcome.best_epoch}
-    seconds = outcome.history[-1].seconds
-    fitted = FittedHead(head, job.recipe.strategy, chosen, [], start.class_weights, seconds, rule, None)
-    scores = {"val": metrics.evaluate(head.probabilities(X_val), labels, job.dataset.classes)}
-    return Trained(backbone, fitted, X_test, scores)
-
-
-def _features(job: Job, backbone: Backbone, images: np.ndarray) -> np.ndarray:
+def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> np.ndarray:
     """Return the features of some images by a network that nobody else will ask for: not kept in the user's cache."""
+    if not len(images):
+        return np.empty((0, backbone.n_features), np.float32)
     recipe, part = job.recipe, job.dataset.subset(images)
     with tempfile.TemporaryDirectory(prefix="transfer-") as folder:
         extraction = extract(
@@ -195,7 +268,7 @@ def _features(job: Job, backbone: Backbone, images: np.ndarray) -> np.ndarray:
             exact=recipe.exact,
             device=recipe.device,
             max_pixels=recipe.data.max_pixels,
-            label="Features of val and test",
+            label=label,
             progress=job.progress,
             cache=Path(folder),
         )

@@ -1,4 +1,4 @@
-"""Look: how the trainee sees the training and the validation images, from a cache, behind the frozen part, or live."""
+"""Look: how the trainee sees images: from a cache, behind the frozen part, or decoded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from transfer import cuts
+from transfer.cache import ActivationCache
 from transfer.dataset import Dataset
 from transfer.errors import DataError
 from transfer.features import Plans, Runner, extract
@@ -24,23 +25,73 @@ from transfer.training import (
 _SAMPLE = 32  # images that tell the speed of the network
 
 
-def find_examples(job: Job, at: str, n_views: int) -> tuple[Examples, Examples]:
-    """Return the training images and the validation images as a trainee behind the cut `at` sees them.
+class Looks:
+    """How a trainee behind the cut `at` sees images.
 
     Parameters
     ----------
     n_views
         That are kept on disk of each training image; at the pixels the decoded image counts as one. 0: none.
     """
-    train, val = (job.dataset.subset(job.split.indices(part)) for part in ("train", "val"))
-    if at == cuts.PIXELS:
-        return (
-            _at_pixels(job, n_views, train, job.recipe.train.augment, "Decoding training images"),
-            _at_pixels(job, n_views, val, "none", "Decoding validation images"),
+
+    def __init__(self, job: Job, at: str, n_views: int) -> None:
+        self._job, self._at, self._n_views = job, at, n_views
+        self._computed_in: str | None = None  # all rows of a training in one type
+
+    def training(self, images: np.ndarray, what: str = "training images") -> Examples:
+        """Return images of the dataset, augmented as the recipe says."""
+        return self._examples(images, self._job.recipe.train.augment, what)
+
+    def validation(self) -> Examples:
+        """Return the validation images, in the standard view."""
+        return self._examples(self._job.split.indices("val"), "none", "validation images")
+
+    def _examples(self, images: np.ndarray, augment: str, what: str) -> Examples:
+        part = self._job.dataset.subset(images)
+        if self._at == cuts.PIXELS:
+            return self._at_pixels(part, augment, what)
+        if not self._n_views:
+            return self._behind_prefix(part, augment)
+        return self._cached(part, augment, what)
+
+    def _at_pixels(self, part: Dataset, augment: str, what: str) -> Examples:
+        job, decoded = self._job, pixels_of(self._job, part, augment)
+        pixels = keep_pixels(decoded, f"Decoding {what}", job.progress) if self._n_views else decoded
+        augmentation = find_augmentation(augment)
+        return PixelExamples(pixels, part.labels, job.backbone.preprocessing, augmentation, job.recipe.seed)
+
+    def _behind_prefix(self, part: Dataset, augment: str) -> Examples:
+        job, runner = self._job, _runner(self._job, self._at, part)
+        return LivePrefixExamples(runner, part.labels, find_augmentation(augment), job.recipe.seed, _dtype(job))
+
+    def _cached(self, part: Dataset, augment: str, what: str) -> Examples:
+        seed, n_views = self._job.recipe.seed, 1 if augment == "none" else self._n_views
+        caches = []
+        for k in range(n_views):
+            view = None if augment == "none" else RandomView(find_augmentation(augment), seed, k)
+            which = f", view {k + 1} of {n_views}" if n_views > 1 else ""
+            caches.append(self._rows(part, view, f"{what.capitalize()} at {self._at}{which}"))
+        return CachedExamples(caches, part.hashes, part.labels, seed)
+
+    def _rows(self, part: Dataset, random_view: RandomView | None, label: str) -> ActivationCache:
+        recipe = self._job.recipe
+        extraction = extract(
+            part,
+            self._job.backbone,
+            (self._at,),
+            pool="none",
+            dtype=_dtype(self._job),
+            exact=recipe.exact,
+            device=recipe.device,
+            max_pixels=recipe.data.max_pixels,
+            random_view=random_view,
+            computed_in=self._computed_in,
+            label=label,
+            progress=self._job.progress,
         )
-    if not n_views:
-        return _behind_prefix(job, at, train, job.recipe.train.augment), _behind_prefix(job, at, val, "none")
-    return _cached(job, at, n_views, train, val)
+        require_all(extraction.dataset, part)
+        self._computed_in = extraction.computed_in
+        return extraction.caches[self._at]
 
 
 def pixels_of(job: Job, part: Dataset, augment: str) -> DecodedPixels:
@@ -53,18 +104,6 @@ def pixels_of(job: Job, part: Dataset, augment: str) -> DecodedPixels:
         max_pixels=job.recipe.data.max_pixels,
         exact=job.recipe.exact,
     )
-
-
-def _at_pixels(job: Job, n_views: int, part: Dataset, augment: str, label: str) -> Examples:
-    decoded = pixels_of(job, part, augment)
-    pixels = keep_pixels(decoded, label, job.progress) if n_views else decoded
-    augmentation = find_augmentation(augment)
-    return PixelExamples(pixels, part.labels, job.backbone.preprocessing, augmentation, job.recipe.seed)
-
-
-def _behind_prefix(job: Job, at: str, part: Dataset, augment: str) -> Examples:
-    runner = _runner(job, at, part)
-    return LivePrefixExamples(runner, part.labels, find_augmentation(augment), job.recipe.seed, _dtype(job))
 
 
 def measure_network(job: Job) -> float:
@@ -87,38 +126,6 @@ def _runner(job: Job, at: str, part: Dataset) -> Runner:
         max_pixels=recipe.data.max_pixels,
         pool="none",
         exact=recipe.exact,
-    )
-
-
-def _cached(job: Job, at: str, n_views: int, train: Dataset, val: Dataset) -> tuple[Examples, Examples]:
-    recipe = job.recipe
-    augmentation = find_augmentation(recipe.train.augment)
-    is_random = recipe.train.augment != "none"
-    caches = []
-    computed_in = None
-    for k in range(n_views + 1):
-        is_val = k == n_views
-        part = val if is_val else train
-        extraction = extract(
-            part,
-            job.backbone,
-            (at,),
-            pool="none",
-            dtype=_dtype(job),
-            exact=recipe.exact,
-            device=recipe.device,
-            max_pixels=recipe.data.max_pixels,
-            random_view=RandomView(augmentation, recipe.seed, k) if is_random and not is_val else None,
-            computed_in=computed_in,
-            label=f"Validation images at {at}" if is_val else f"View {k + 1} of {n_views} at {at}",
-            progress=job.progress,
-        )
-        require_all(extraction.dataset, part)
-        computed_in = extraction.computed_in  # all views of a training in one type
-        caches.append(extraction.caches[at])
-    return (
-        CachedExamples(caches[:-1], train.hashes, train.labels, recipe.seed),
-        CachedExamples(caches[-1:], val.hashes, val.labels, recipe.seed),
     )
 
 

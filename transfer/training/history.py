@@ -13,25 +13,27 @@ class Epoch:
     epoch: int
     loss: float | None
     train_accuracy: float | None
-    val_accuracy: float
-    val_loss: float
+    val_accuracy: float | None  # None where nothing is judged
+    val_loss: float | None
     lr: float
     images_per_second: float | None  # of the steps, without val
     seconds: float  # since the start, val included
 
     def is_better_than(self, other: Epoch) -> bool:
         """Compare by val: accuracy first, then loss."""
-        return (self.val_accuracy, -self.val_loss) > (other.val_accuracy, -other.val_loss)
+        ours, theirs = ((row.val_accuracy or 0.0, -(row.val_loss or 0.0)) for row in (self, other))
+        return ours > theirs
 
     def describe(self, n_epochs: int, is_kept: bool) -> str:
         """Return one line for people."""
         if self.epoch == 0:
             return f"Epoch 0, before any step: val {self.val_accuracy:.1%}"
         kept = ", kept" if is_kept else ""
+        val = "" if self.val_accuracy is None else f", val {self.val_accuracy:.1%}{kept}"
         speed = f", {self.images_per_second:.0f} images/s" if self.images_per_second else ""
         return (
-            f"Epoch {self.epoch}/{n_epochs}: loss {self.loss or 0:.3f}, train {self.train_accuracy or 0:.1%}, "
-            f"val {self.val_accuracy:.1%}{kept} (rate {self.lr:.1e}{speed})"
+            f"Epoch {self.epoch}/{n_epochs}: loss {self.loss or 0:.3f}, train {self.train_accuracy or 0:.1%}"
+            f"{val} (rate {self.lr:.1e}{speed})"
         )
 
 

@@ -68,7 +68,7 @@ def train(
     trainee: Trainee,
     groups: list[dict[str, Any]],
     examples: Examples,
-    val: Examples,
+    val: Examples | None,
     settings: TrainingSettings,
     pace: Pace,
     *,
@@ -85,6 +85,8 @@ def train(
     ----------
     groups
         Of parameters, as `rates.parameter_groups` makes them.
+    val
+        Judges each epoch. None: nothing does, and the last epoch is kept.
     pace
         Device, type and layout of the computation.
     class_weights
@@ -113,7 +115,9 @@ def train(
         was_resumed = run.resume()
         run.until(deadline, after_step, after_epoch)
     history = [Epoch(**row) for row in run.state.history]
-    best_epoch = run.state.kept_epoch if history[run.state.kept_epoch].is_better_than(history[0]) else 0
+    best_epoch = run.state.kept_epoch
+    if val is not None and not history[best_epoch].is_better_than(history[0]):
+        best_epoch = 0
     trainee.load_state_dict(run.kept if best_epoch else run.start)
     return Outcome(history, best_epoch, run.state.stopped, was_resumed)
 
@@ -140,7 +144,7 @@ class _Training:
         stepper: Stepper,
         orders: _Orders,
         examples: Examples,
-        val: Examples,
+        val: Examples | None,
         checkpoints: Checkpoints | None,
         interrupts: Interrupts,
         say: Callable[[str], None],
@@ -156,13 +160,14 @@ class _Training:
     def until(self, deadline: float, after_step: Callable[[int], None], after_epoch: Callable[[Epoch], None]) -> None:
         """Train to the last epoch, or to where there is a reason to end before."""
         state = self.state
+        last_epoch = self.settings.last_epoch or self.settings.n_epochs
         if not state.history:
             self._end_epoch(0, after_epoch)
         while not state.is_over:
             stopped = self._train_epoch(deadline, after_step)
             if "finite" not in stopped:
                 self._end_epoch(state.epoch, after_epoch)
-            is_last = state.epoch > self.settings.n_epochs
+            is_last = state.epoch > last_epoch
             since_peak = state.epoch - 1 - state.peak_epoch
             if not (stopped or is_last) and since_peak >= self.settings.patience:
                 stopped = f"no better epoch on val in {since_peak}"
@@ -243,19 +248,21 @@ class _Training:
         """Judge the trainee on val, keep it where it is as good as the best so far, and write the epoch's line."""
         state = self.state
         started = time.perf_counter()
+        judgement = None
         with self.average.in_place() if self.average else contextlib.nullcontext():
-            judgement = self.stepper.judge(self.val, lambda: self.interrupts.caught is not None)
-            judged = self.trainee.state() if judgement else {}
-        if judgement is None:  # interrupted: the epoch's steps are done, its judgement will be made again
+            if self.val is not None:
+                judgement = self.stepper.judge(self.val, lambda: self.interrupts.caught is not None)
+            judged = self.trainee.state()
+        if self.val is not None and judgement is None:  # interrupted: the steps are done, it will be judged again
             self._heed()
             return
-        hits, loss = judgement
+        hits, loss = judgement or ("", None)
         state.seconds += time.perf_counter() - started
         row = Epoch(
             epoch=epoch,
             loss=state.loss_sum / state.n_seen if state.n_seen else None,
             train_accuracy=state.n_right / state.n_seen if state.n_seen else None,
-            val_accuracy=hits.count("1") / len(hits),
+            val_accuracy=hits.count("1") / len(hits) if hits else None,
             val_loss=loss,
             lr=self.stepper.rate if epoch else 0.0,
             images_per_second=state.n_seen / state.epoch_seconds if state.n_seen else None,
@@ -269,7 +276,8 @@ class _Training:
         state.history.append(asdict(row))
         state.epoch, state.step = epoch + 1, 0
         state.loss_sum, state.n_right, state.n_seen, state.epoch_seconds = 0.0, 0, 0, 0.0
-        self.say(row.describe(self.settings.n_epochs, is_kept))
+        if self.val is not None:
+            self.say(row.describe(self.settings.n_epochs, is_kept))
         after_epoch(row)
 
     def _heed(self) -> None:

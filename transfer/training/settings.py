@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class TrainingSettings:
     """How the loop trains."""
 
-    n_epochs: int
+    n_epochs: int  # that the rate's course has
     batch_size: int
     warmup: float  # share of all steps
     clip: float  # largest norm of the gradient
@@ -23,3 +23,4 @@ class TrainingSettings:
     schedule: str = "cosine"  # or staircase
     frozen_epochs: int = 0  # first, that train the head alone
     frozen_lr: float = 0.0  # peak rate of the head in those
+    last_epoch: int | None = None  # after which training ends, on its way; None: the last of all
