@@ -21,7 +21,7 @@ from transfer.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ["train.min_steps=0", "train.epochs=4", "train.batch_size=16", "train.augment=none"]
-QUICK += ["train.lr=0.003", "train.backbone_lr=0.1", "train.layer_decay=0.9"]
+QUICK += ["train.lr=0.003", "train.backbone_lr=0.1", "train.layer_decay=0.9", "train.label_smoothing=0"]
 
 
 @pytest.fixture

@@ -65,12 +65,12 @@ class TrainSettings(_Settings):
     warmup: float = Field(0.1, ge=0, lt=1)  # share of all steps
     weight_decay: float = Field(0.05, ge=0)  # not on norms and biases
     clip: float = Field(1.0, gt=0)  # largest norm of the gradient
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0)  # alpha; 0: off
     cutmix: float = Field(0.0, ge=0)  # alpha; 0: off
     ema: float = Field(0.0, ge=0, lt=1)  # decay per step of averaged weights, which are then what is judged; 0: off
     batchnorm: Literal["frozen", "train"] = "frozen"  # statistics of small batches are noise
-    augment: Literal["none", "light", "standard", "strong"] = "light"
+    augment: Literal["none", "light", "standard", "strong"] = "standard"
     views: int | None = Field(None, ge=0)  # random views of each image that are cached; 0: live; None: by disk and time
 
 
