@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from transfer.cache import open_cache
+from transfer.errors import ResourceError
 
 
 def contents(*numbers: int) -> list[str]:
@@ -102,3 +103,19 @@ def test_without_a_writable_place_a_temporary_cache_serves(tmp_path: Path, caplo
     cache.append(contents(1), rows(1))
     assert contents(1)[0] in cache
     assert "Cannot write" in caplog.text
+
+
+def test_a_shard_that_cannot_be_opened_now_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache({}, tmp_path)
+    cache.append(contents(1), rows(1))
+
+    def too_many(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("transfer.cache.shards.mmap.mmap", too_many)
+    with pytest.raises(ResourceError, match="Too many open files"):
+        open_cache({}, tmp_path)
+    monkeypatch.undo()
+    assert contents(1)[0] in open_cache({}, tmp_path)

@@ -148,3 +148,19 @@ def test_fine_tuning_needs_files(pictures, tiny: dict) -> None:
     images = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(UsageError, match="give paths"):
         TransferClassifier("partial", **tiny).fit(images, ["a", "b", "a", "b"])
+
+
+def test_a_pickled_classifier_needs_no_weights_file(pictures, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    import pickle
+
+    from transfer import estimators
+
+    copied = tmp_path / "weights.safetensors"
+    copied.write_bytes(weights.read_bytes())
+    paths, labels = pictures
+    classifier = TransferClassifier("ridge", backbone="test_resnet", weights=str(copied)).fit(paths, labels)
+    expected = classifier.predict(paths)
+    data = pickle.dumps(classifier)
+    copied.unlink()
+    monkeypatch.setattr(estimators, "_loaded", {})  # as in another process
+    np.testing.assert_array_equal(pickle.loads(data).predict(paths), expected)

@@ -5,7 +5,7 @@ import torchvision
 from torch import nn
 
 from transfer import cuts, fusion
-from transfer.fusion import depthwise, frozen, rewriting
+from transfer.fusion import depthwise, frozen
 
 
 def network(name: str) -> nn.Module:
@@ -133,17 +133,22 @@ def test_a_folded_network_has_the_outputs_and_gradients_of_the_network(name: str
 
 
 def test_a_folded_network_keeps_dropout_in_training() -> None:
+    from timm.layers import BatchNormAct2d
+
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.convolution, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
-            self.norm.drop, self.norm.act = nn.Dropout(0.5), nn.ReLU(inplace=True)
+            self.convolution, self.norm = nn.Conv2d(3, 8, 3), BatchNormAct2d(8, drop_layer=nn.Dropout)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.norm.act(self.norm.drop(self.norm(self.convolution(images)))).mean((2, 3))
+            return self.norm(self.convolution(images)).mean((2, 3))
 
-    (found,) = rewriting.normed_convolutions(torch.fx.symbolic_trace(Net()))
-    assert [type(module) for module in found.activations] == [nn.Dropout, nn.ReLU]
+    model, images = Net().eval(), torch.randn(2, 3, 8, 8)
+    folded = fusion.fold(cuts.cut(model, "pixels", (3, 8, 8))[1])
+    assert not any(isinstance(node.target, str) and "norm" in node.target for node in folded.graph.nodes)
+    torch.testing.assert_close(folded(images), model(images))
+    model.norm.drop.train()  # its statistics are frozen, its dropout is not
+    assert not torch.equal(folded(images), folded(images))
 
 
 def test_what_another_layer_sees_is_not_changed_by_folding() -> None:

@@ -10,24 +10,25 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# calls of what each loop calls for every image or step: at the third, the signal comes from outside
-LOOPS = {
-    "scan": ("transfer.dataset.candidates", "sha256"),
-    "extraction": ("transfer.features.running", "decode"),
-    "decoding": ("transfer.training.pixels", "decode"),
-    "training": ("transfer.training.stepping", "mix"),
-    "judgement": ("transfer.training.pace.Pace", "arranged"),
+# at a call of what each loop calls for every image or step, the signal comes as if from outside
+LOOPS = {  # where, what, and at which of its calls
+    "scan": ("transfer.dataset.candidates", "sha256", 3),
+    "extraction": ("transfer.features.running", "decode", 3),
+    "decoding": ("transfer.training.pixels", "shrink", 20),  # twice, 8 tell what the images cost
+    "training": ("transfer.training.stepping", "mix", 3),
+    "judgement": ("transfer.training.stepping.Stepper", "judge", 3),
 }
 _MAIN = """
 import os, pydoc, sys
-place, name, number, times = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
+place, name = sys.argv.pop(1), sys.argv.pop(1)
+at, number, times = (int(sys.argv.pop(1)) for _ in range(3))
 owner = pydoc.locate(place)
 called = getattr(owner, name)
 n_calls = 0
 def watched(*args, **options):
     global n_calls
     n_calls += 1
-    if n_calls == 3:
+    if n_calls == at:
         for _ in range(times):
             os.kill(os.getpid(), number)
     return called(*args, **options)
@@ -40,8 +41,8 @@ main()
 def run(
     loop: str, number: signal.Signals, words: list[str], folder: Path, times: int = 1
 ) -> subprocess.CompletedProcess:
-    place, name = LOOPS[loop]
-    command = [sys.executable, "-c", _MAIN, place, name, str(int(number)), str(times), *words]
+    place, name, at = LOOPS[loop]
+    command = [sys.executable, "-c", _MAIN, place, name, str(at), str(int(number)), str(times), *words]
     environment = {**os.environ, "TRANSFER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -77,13 +77,13 @@ def trainee_of(backbone: Backbone, at: str, X: np.ndarray, y: np.ndarray) -> Tra
     return Trainee(backbone, suffix, head, freeze_batchnorm=True)
 
 
-def groups_of(trainee: Trainee, backbone: Backbone, lr: float = 1e-2) -> list[dict]:
+def groups_of(trainee: Trainee, backbone: Backbone, lr: float = 1e-2, share: float = 0.1) -> list[dict]:
     return parameter_groups(
         trainee.suffix.named_parameters(),
         trainee.head.parameters(),
         cuts.parameter_depths(backbone.model, backbone.input_shape),
         lr=lr,
-        backbone_share=0.1,
+        backbone_share=share,
         layer_decay=0.75,
         weight_decay=0.05,
     )
@@ -107,7 +107,7 @@ class Setting:
 
     def train(self, examples, settings: TrainingSettings = SETTINGS, **options):
         lr = options.pop("lr", 1e-2)
-        groups = groups_of(self.trainee, self.backbone, lr)
+        groups = groups_of(self.trainee, self.backbone, lr, options.pop("share", 0.1))
         also = options.pop("after_step", lambda n_done: None)
 
         def after_step(n_done: int) -> None:
@@ -599,7 +599,7 @@ def test_in_frozen_epochs_the_head_alone_learns(dataset: Dataset, tmp_path: Path
     before = setting.trainee.state()
     n_steps = math.ceil(len(dataset) / settings.batch_size)
     after: dict[int, dict[str, torch.Tensor]] = {}
-    setting.train(setting.cached, settings, after_step=lambda n: after.update({n: setting.trainee.state()}))
+    setting.train(setting.cached, settings, share=1.0, after_step=lambda n: after.update({n: setting.trainee.state()}))
 
     def moved(step: int, start: str) -> bool:
         return any(
@@ -609,3 +609,12 @@ def test_in_frozen_epochs_the_head_alone_learns(dataset: Dataset, tmp_path: Path
     assert moved(n_steps, "head.")
     assert not moved(n_steps, "suffix.")
     assert moved(n_steps + 1, "suffix.")
+
+
+def test_a_training_that_the_clock_cuts_off_in_its_last_epoch_says_so(dataset: Dataset, tmp_path: Path) -> None:
+    setting = Setting("test_resnet", dataset, tmp_path)
+    settings = dataclasses.replace(SETTINGS, n_epochs=1)
+    groups = groups_of(setting.trainee, setting.backbone)
+    for deadline, is_cut_off in ((0.0, True), (math.inf, False)):
+        outcome = train(setting.trainee, groups, setting.cached, None, settings, FLOAT32, deadline=deadline)
+        assert ("time was over" in outcome.stopped) == is_cut_off

@@ -109,6 +109,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     head_ : the fitted `LinearHead`
     backbone_ : the backbone, with what was trained
     fitted_ : how it came about: the settings tried, the one chosen and the rule
+    is_tuned_ : whether layers of the backbone were trained
     history_ : one dictionary per epoch; empty where no layer was trained
 
     Examples
@@ -157,6 +158,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise DataError(f"All images are of the class {self.classes_[0]!r}; a classifier needs two.")
         self.backbone_ = _load(self.backbone, self.weights)
+        self.is_tuned_ = False
         if self.strategy in FINE_TUNING:
             self._fine_tune(images, codes)
         else:
@@ -200,6 +202,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         clock = Clock(recipe.train.minutes)
         cut = find_cut(recipe, backbone)
         trained = fine_tune(Job(recipe, dataset, split, backbone, X, Progress(quiet=True), clock, cut))
+        # nobody else asks for what a tuned backbone says: that is not kept
+        self.is_tuned_ = trained.backbone is not backbone
         self.backbone_, self.fitted_, self.history_ = trained.backbone, trained.fitted, trained.history
         if trained.checkpoints:
             trained.checkpoints.clear()
@@ -224,9 +228,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return self.head_.scores(self._features(_images(X)))
 
     def _features(self, images: list[Any]) -> np.ndarray:
-        # nobody else asks for what a tuned backbone says: that is not kept
-        is_tuned = self.backbone_ is not _load(self.backbone, self.weights)
-        return _features(images, self.backbone_, self.tap, self.exact, self.device, keep=not is_tuned)
+        return _features(images, self.backbone_, self.tap, self.exact, self.device, keep=not self.is_tuned_)
 
     def __sklearn_tags__(self) -> Any:
         return _takes_images(super().__sklearn_tags__())

@@ -136,6 +136,15 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(source)
 
 
+def folder_bytes(folder: str | os.PathLike[str]) -> int:
+    """Return how much the files in a folder take, 0 where there is none; files that vanish meanwhile do not count."""
+    total = 0
+    for path in Path(folder).rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
 def require_space(folder: str | os.PathLike[str], n_bytes: int) -> None:
     """Raise `ResourceError` when the disk that holds `folder` has less than `n_bytes` free."""
     free = shutil.disk_usage(existing_folder(Path(folder))).free

@@ -100,8 +100,6 @@ class Recipe(_Settings):
             raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
         if not self.is_fine_tuning and self.train != TrainSettings():
             raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
-        if self.train.frozen_epochs >= self.train.epochs:
-            raise ValueError("train.frozen_epochs leaves no epoch to train more than the head: raise train.epochs")
         return self
 
 

@@ -12,12 +12,15 @@ import hashlib
 import json
 import logging
 import mmap
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from transfer.errors import ResourceError
 from transfer.files import write_bytes
 
 _SUFFIX = ".safetensors"
@@ -58,8 +61,12 @@ class Shards:
 
     def _open(self, path: Path, verified: bool = False) -> None:
         try:
-            with open(path, "rb") as source:
-                data = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            data = _map(path)
+        except FileNotFoundError:  # another process has dropped it
+            return
+        except OSError as error:
+            raise ResourceError(f"Cannot open {path}: {error.strerror}. `ulimit -n` tells how many may be.") from error
+        try:
             if not verified and hashlib.sha256(data).hexdigest() != path.name.removesuffix(_SUFFIX):
                 raise ValueError("its checksum does not fit")
             header_bytes = int.from_bytes(data[:8], "little")
@@ -68,7 +75,7 @@ class Shards:
             shape, dtype = header[_ROWS]["shape"], _TYPES[header[_ROWS]["dtype"]]
             rows = np.frombuffer(data, dtype, int(np.prod(shape)), 8 + header_bytes).reshape(shape)
             places = self._places(about)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             log.warning("Cached rows in %s are damaged (%s); computing them again.", path.name, error)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -80,3 +87,12 @@ class Shards:
     def _places(self, about: dict[str, Any]) -> Sequence[Any]:
         """Return where in its shard the row of each content lies."""
         return range(len(about["contents"]))
+
+
+def _map(path: Path) -> mmap.mmap | bytes:
+    """Map a file into memory; from Python 3.13 on without keeping it open, of which a process may have few."""
+    untracked = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    with open(path, "rb") as source:
+        if not os.fstat(source.fileno()).st_size:
+            return b""  # nothing to map
+        return mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ, **untracked)

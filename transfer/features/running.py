@@ -164,9 +164,12 @@ class Runner:
         on_cpu = self.device.type == "cpu"
         work: Callable[[Sequence[int]], Any] = partial(self._load_and_forward if on_cpu else self.load, plan)
         threads = {"n_workers": plan.n_workers, "n_ahead": 2 * plan.n_workers, "n_threads": plan.n_threads}
+        outside = torch.get_num_threads()
         with machine.torch_threads(1):
             for done in machine.work_ahead(work, batches, **threads):
-                yield done if on_cpu else self.forward(plan, done)
+                rows = done if on_cpu else self.forward(plan, done)
+                with machine.torch_threads(outside):  # whoever takes the rows may compute with them
+                    yield rows
 
     def _pooled(self, rows: torch.Tensor) -> np.ndarray:
         rows = pooled(rows.float(), self._is_map_last) if self.pool == "average" else rows.float()

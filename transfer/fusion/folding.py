@@ -99,7 +99,8 @@ def _out_of_place(activation: nn.Module) -> nn.Module:
 
     In training an activation in place saves no memory: its derivative needs the input, of which it keeps a copy.
     """
+    if not isinstance(activation, _ACTIVATIONS):
+        return activation  # the network's own, which follows it between train and eval mode
     plain = copy.copy(activation)
-    if isinstance(plain, _ACTIVATIONS):
-        plain.inplace = False
+    plain.inplace = False
     return plain

@@ -17,7 +17,8 @@ CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Part of every fingerprint: raise it when `decode` or `view` gives different pixels, and old caches are left alone.
+# Part of every fingerprint: raise it when `decode`, `view` or `shrink` gives different pixels, and old caches are left
+# alone.
 _VIEW_VERSION = 1
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transfer import cuts, machine
-from transfer.files import cache_folder, existing_folder, readable_bytes
+from transfer.files import cache_folder, existing_folder, folder_bytes, readable_bytes
 from transfer.strategies.cutting import cut_shape
 from transfer.strategies.jobs import Job
 from transfer.strategies.looking import measure_network, pixels_of
@@ -20,7 +20,7 @@ _VIEWS = 4  # of each image that are cached where disk, time and recipe allow
 _FEW = 2000  # training images, below which those of val are worth another training
 _DISK_SHARE = 0.5  # of the free space that the cache may take
 _TIME_SHARE = 0.3  # of the time left that making views may take
-_REPORT_SECONDS = 2.0  # scores and the run's files
+_REPORT_SECONDS = 2.0
 _VAL_COST = 1 / 3  # a forward pass, as a share of a training step
 
 
@@ -75,6 +75,10 @@ class Costs:
     row_seconds: float  # to make it
     network_seconds: float  # of the whole frozen network, decoding included
 
+    def end_seconds(self, n_images: int) -> float:
+        """Return what comes after the last step: the features of so many images, scores and the run's files."""
+        return n_images * self.network_seconds + _REPORT_SECONDS
+
 
 def find_costs(job: Job, at: str) -> Costs:
     """Tell what an image costs left of the cut; where time counts and nothing has been run yet, measure it."""
@@ -91,15 +95,15 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     """Measure a step, and choose epochs and views that fit into the time and onto the disk."""
     recipe, backbone = job.recipe, job.backbone
     n_train, n_val = _n_images(job)
-    what = [backbone.weights_hash, at, f"{len(job.dataset.classes)} classes"]
+    what = [backbone.weights_hash, at, f"{len(job.dataset.classes)} classes", f"BatchNorm {recipe.train.batchnorm}"]
     pace = choose_pace(trainee, cut_shape(backbone, at), machine.pick_device(recipe.device), recipe.exact, what)
     n_test = len(job.split.indices("test"))
-    left = job.clock.deadline - time.perf_counter() - (n_val + n_test) * costs.network_seconds - _REPORT_SECONDS
+    left = job.clock.deadline - time.perf_counter() - costs.end_seconds(n_val + n_test)
     views = _n_views(job, at, costs, left)
     if math.isfinite(left) and views:
-        left -= (views * n_train + n_val) * costs.row_seconds
-    refit = n_train < _FEW if recipe.train.refit is None else recipe.train.refit
-    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, refit, pace.seconds_per_image)
+        left -= (views * (n_train + n_val * _is_refitted(job)) + n_val) * costs.row_seconds
+    refitted = _is_refitted(job)
+    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, refitted, pace.seconds_per_image)
     n_epochs = max(
         recipe.train.epochs, math.ceil(recipe.train.min_steps / math.ceil(n_train / recipe.train.batch_size))
     )
@@ -118,7 +122,7 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
         f"frozen; {STARTS[job.recipe.train.start]}."
     ]
     why = "No views are kept, as asked" if job.recipe.train.views == 0 else "There is no room on the disk"
-    size = readable_bytes(round((course.views * n_train + n_val) * costs.row_bytes))
+    size = readable_bytes(round((course.views * (n_train + n_val * course.refit) + n_val) * costs.row_bytes))
     if course.cut == cuts.PIXELS:
         kept = f"Cached on disk: the decoded images, about {size}."
         lines.append(kept if course.views else f"{why}: every epoch decodes the images.")
@@ -140,14 +144,21 @@ def _n_images(job: Job) -> tuple[int, int]:
     return len(job.split.indices("train")), len(job.split.indices("val"))
 
 
+def _is_refitted(job: Job) -> bool:
+    wanted = job.recipe.train.refit
+    return len(job.split.indices("train")) < _FEW if wanted is None else wanted
+
+
 def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
     settings = job.recipe.train
     wanted = _VIEWS if settings.views is None else settings.views
     if at == cuts.PIXELS or settings.augment == "none":
         wanted = min(wanted, 1)  # more would be the same
     n_train, n_val = _n_images(job)
-    budget = _DISK_SHARE * shutil.disk_usage(existing_folder(cache_folder())).free
-    by_disk = int((budget - n_val * costs.row_bytes) // (n_train * costs.row_bytes))
+    n_again = n_val if _is_refitted(job) else 0
+    # what the cache has already counts as free: the same fit must not find less room the second time
+    free = shutil.disk_usage(existing_folder(cache_folder())).free + folder_bytes(cache_folder())
+    by_disk = int((_DISK_SHARE * free - n_val * costs.row_bytes) // ((n_train + n_again) * costs.row_bytes))
     if settings.views is None and math.isfinite(left) and costs.row_seconds:
         wanted = max(1, min(wanted, int(_TIME_SHARE * left / (n_train * costs.row_seconds))))
     return max(0, min(wanted, by_disk))

@@ -1,8 +1,9 @@
 """Fine-tuning: the layers right of a cut learn too, starting from the solved head (LP-FT, Kumar et al., ICLR 2022).
 
 Epoch 0 is that head on the frozen network; a later epoch is kept only where val finds it better. Where it finds none,
-the result is the linear strategy's. Where images are few, the training that val has chosen is gone through once more
-with the images of val among the others, as the linear strategies do with their heads.
+the result is the linear strategy's. (Recipes that copy others' ways start from a head of zeros instead, and may end
+below it.) Where images are few, the training that val has chosen is gone through once more with the images of val among
+the others, as the linear strategies do with their heads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import nn
 
 from transfer import cuts, machine, metrics
 from transfer.backbones import Backbone, fingerprint
-from transfer.errors import DataError
+from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder
 from transfer.heads import FittedHead, LinearHead, fit_temperature
@@ -94,7 +95,7 @@ class _Tuning:
         self._pretrained = self.trainee.state()
         self.checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
         known = self.checkpoints.load_about()
-        costs = find_costs(job, job.cut)
+        costs = self._costs = find_costs(job, job.cut)
         self.course = Course(**known) if known else choose_course(job, self.trainee, job.cut, costs)
         self.checkpoints.about = self.course.to_dict()
         if job.resume and not known:
@@ -141,15 +142,23 @@ class _Tuning:
         """
         job, kept = self.job, self.trainee.state()
         images = np.sort(np.concatenate([job.split.indices("train"), job.split.indices("val")]))
+        try:
+            with job.clock.time("views again"):
+                examples = self._looks.training(images, "train and val")
+        except ResourceError as error:  # what val chose is there already
+            job.progress.say(f"Not trained again on train and val together: {error}")
+            return False
         speed = outcome.history[outcome.best_epoch].images_per_second or math.inf
-        if time.perf_counter() + outcome.best_epoch * len(images) / speed > job.clock.deadline:
+        end = self._costs.end_seconds(len(job.split.indices("test")))
+        if time.perf_counter() + outcome.best_epoch * len(images) / speed + end > job.clock.deadline:
             job.progress.say("No time is left to train again on train and val together.")
             return False
         self.trainee.load_state_dict(self._pretrained)
-        with job.clock.time("views again"):
-            examples = self._looks.training(images, "train and val")
         settings = dataclasses.replace(self.course.settings(job), last_epoch=outcome.best_epoch, patience=math.inf)
-        checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume)
+        about = {**self.course.to_dict(), "last_epoch": outcome.best_epoch}
+        checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume, about=about)
+        if checkpoints.load_about() != about:  # of an earlier fit with another budget
+            checkpoints = Checkpoints(checkpoints.folder, resume=False, about=about)
         again = self._train("training again on train and val", images, examples, None, settings, checkpoints)
         self.was_refitted = not again.stopped
         if again.stopped:

@@ -24,6 +24,8 @@ from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import fit_frozen
 from transfer.training import LOGS, require_log
 
+_ENOUGH = 128  # images whose features tell the speed of the network
+
 
 def fit(
     data: Source,
@@ -161,5 +163,6 @@ def _prepare(
         parts = Split(parts.parts[kept], reason, parts.cross_validate)
     for line in [*dataset.notes, *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
-    speed = extraction.seconds_running / max(1, extraction.n_computed)
+    # of a few images it would be the speed of starting
+    speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
     return Job(recipe, dataset, parts, backbone, X, progress, clock, cut, speed), folder

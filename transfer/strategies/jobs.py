@@ -47,7 +47,7 @@ class Job:
     progress: Progress
     clock: Clock
     cut: str | None = None  # None: the whole network stays frozen
-    seconds_per_image: float = 0.0  # of the frozen network, decoding included, as far as it was run
+    seconds_per_image: float = 0.0  # of the frozen network, decoding included; 0: not known
     resume: bool = False
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder

@@ -34,7 +34,7 @@ class Examples(Protocol):
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield the inputs (B, ...) in float32 of each row of positions in `order`, as epoch number `epoch` sees them.
 
-        What an image looks like in an epoch depends on the seed, the epoch and the image alone.
+        What an image looks like in an epoch depends on the seed, the epoch and its position alone.
         """
         ...
 

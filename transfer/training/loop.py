@@ -165,13 +165,16 @@ class _Training:
             self._end_epoch(0, after_epoch)
         while not state.is_over:
             stopped = self._train_epoch(deadline, after_step)
+            is_whole = state.step == len(self.orders.of(state.epoch))
             if "finite" not in stopped:
                 self._end_epoch(state.epoch, after_epoch)
             is_last = state.epoch > last_epoch
             since_peak = state.epoch - 1 - state.peak_epoch
             if not (stopped or is_last) and since_peak >= self.settings.patience:
                 stopped = f"no better epoch on val in {since_peak}"
-            state.stopped, state.is_over = "" if is_last and "time" in stopped else stopped, bool(stopped or is_last)
+            if is_last and is_whole and "time" in stopped:
+                stopped = ""  # all was done when the time was over
+            state.stopped, state.is_over = stopped, bool(stopped or is_last)
             if state.is_over or time.perf_counter() - self._saved > _SAVE_SECONDS:
                 self.save()
             self._heed()

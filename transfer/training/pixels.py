@@ -76,9 +76,12 @@ class DecodedPixels:
 
     def about(self) -> dict[str, object]:
         """Return what the key of a cache of these images must say."""
-        what: dict[str, object] = {"view": self.preprocessing.fingerprint()} if self.are_views else {"side": self.side}
-        interpolation = self.preprocessing.interpolation
-        return {**what, "interpolation": interpolation, "exact": self.exact, "max_pixels": self.max_pixels}
+        return {
+            "view": self.preprocessing.fingerprint(),  # and the version of decoding
+            "side": None if self.are_views else self.side,
+            "exact": self.exact,
+            "max_pixels": self.max_pixels,
+        }
 
 
 class KeptPixels:

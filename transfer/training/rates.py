@@ -42,15 +42,16 @@ def parameter_groups(
     """
     trained = [(name, parameter) for name, parameter in suffix if parameter.requires_grad]
     deepest = max((depths[name] for name, _ in trained), default=0)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    # the head in groups of its own: while it is trained alone, the optimizer must see nothing else
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in trained:
         rate = lr * backbone_share * layer_decay ** (deepest - depths[name])
-        groups.setdefault((rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        groups.setdefault(("suffix", rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     for parameter in head:
-        groups.setdefault((lr, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        groups.setdefault(("head", lr, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
+        for (_, rate, decay), parameters in groups.items()
     ]
 
 
