@@ -1,0 +1,101 @@
+"""Ways of fine-tuning compared on images that are never reported on: how the defaults are chosen.
+
+    python bench/defaults.py ../shared/data/clothing ../shared/data/cifar10 --per-class 25 --seeds 2 \
+        --try "" --try "train.label_smoothing=0" --try "train.augment=light train.label_smoothing=0"
+
+Of each set, the part that is not for testing is divided anew for every seed: N images per class to train on, 8 to check
+the epochs, and the others, at most 1,500, to score. The test part takes no part. `train.refit=false` holds throughout,
+so that ways are compared and not amounts of data. A JSON line per cell in `--out`; what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+N_VAL = 8  # of each class
+N_SCORED = 1500
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--per-class", type=int, default=25)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--recipe", default="partial")
+    parser.add_argument("--try", dest="ways", action="append", default=[], help="settings, with spaces between")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/defaults.jsonl"))
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    for way in arguments.ways or [""]:
+        for folder in arguments.folders:
+            for seed in range(arguments.seeds):
+                key = [folder.name, arguments.per_class, arguments.recipe, way, seed]
+                if key not in [row["cell"] for row in known]:
+                    row = {"cell": key, **_fit(folder, arguments.per_class, arguments.recipe, way.split(), seed)}
+                    known.append(row)
+                    print(json.dumps(row), flush=True)
+                    with open(arguments.out, "a") as out:
+                        out.write(json.dumps(row) + "\n")
+    cells = defaultdict(list)
+    for row in known:
+        name, size, recipe, way, _ = row["cell"]
+        cells[name, size, recipe, way].append(100 * row["accuracy"])
+    for (name, size, recipe, way), values in sorted(cells.items()):
+        print(f"{name} {size} {recipe} {way or 'defaults'}: {statistics.mean(values):.1f} of {len(values)} seeds")
+
+
+def _fit(folder: Path, n: int, recipe: str, settings: list[str], seed: int) -> dict:
+    import transfer
+
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        table = Path(scratch) / "images.csv"
+        _divide(folder, n, seed, table)
+        fine_tuning = ["train.refit=false"] if recipe not in ("linear-svm", "logistic", "ridge", "frozen") else []
+        options = {"settings": [*fine_tuning, *settings], "seed": seed, "quiet": True, "out": Path(scratch) / "run"}
+        run = transfer.fit(table, recipe, **options)
+    return {
+        "accuracy": run.metrics["test"]["accuracy"],
+        "n": run.metrics["test"]["n"],
+        "best_epoch": (run.info.get("training") or {}).get("best_epoch"),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _divide(folder: Path, n: int, seed: int, table: Path) -> None:
+    """Write a CSV file with the parts of one seed; copies of an image are left out."""
+    from transfer.dataset import draw_split, scan
+
+    dataset = scan(folder)
+    split = draw_split(dataset, seed=0)
+    rng = random.Random(seed)
+    of_class: dict[int, list[int]] = defaultdict(list)
+    seen: set[str] = set()
+    for i in [*split.indices("train").tolist(), *split.indices("val").tolist()]:
+        if dataset.hashes[i] not in seen:
+            seen.add(dataset.hashes[i])
+            of_class[int(dataset.labels[i])].append(i)
+    rows, scored = [], []
+    for label, images in of_class.items():
+        rng.shuffle(images)
+        for k, i in enumerate(images):
+            part = "train" if k < n else "val" if k < n + N_VAL else "test"
+            (scored if part == "test" else rows).append((dataset.paths[i], dataset.classes[label], part))
+    rng.shuffle(scored)
+    with open(table, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["path", "label", "split"])
+        writer.writerows(rows + scored[:N_SCORED])
+
+
+if __name__ == "__main__":
+    main()
