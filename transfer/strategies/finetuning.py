@@ -90,7 +90,8 @@ class _Tuning:
         self.job = job
         self.was_refitted = False
         _, suffix = cuts.cut(job.backbone.model, job.cut, job.backbone.input_shape)
-        head = nn.Linear(job.backbone.n_features, len(job.dataset.classes))
+        # its weights are those of a solved head, before the first step
+        head = nn.utils.skip_init(nn.Linear, job.backbone.n_features, len(job.dataset.classes))
         self.trainee = Trainee(job.backbone, suffix, head, freeze_batchnorm=job.recipe.train.batchnorm == "frozen")
         self._pretrained = self.trainee.state()
         self.checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
@@ -159,7 +160,7 @@ class _Tuning:
         checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume, about=about)
         if checkpoints.load_about() != about:  # of an earlier fit with another budget
             checkpoints = Checkpoints(checkpoints.folder, resume=False, about=about)
-        again = self._train("training again on train and val", images, examples, None, settings, checkpoints)
+        again = self._train("training again", images, examples, None, settings, checkpoints)
         self.was_refitted = not again.stopped
         if again.stopped:
             job.progress.say(f"Training again ended early: {again.stopped}. What val chose is kept.")
@@ -184,7 +185,7 @@ class _Tuning:
     ) -> Outcome:
         """Solve the head on these images, and train with it from there."""
         job, recipe = self.job, self.job.recipe.train
-        with job.clock.time(f"head, {label}"):
+        with job.clock.time(f"head for {label}"):
             start = _solve_head(job, images)
         _start_head(self.trainee.head, start.head, recipe.start)
         self._class_weights = start.class_weights
