@@ -25,8 +25,8 @@ from transfer.progress import Progress
 QUIET = Progress(quiet=True)
 # the command line, keeping rows after every 16 images
 _SMALL_SHARDS = """
-from transfer.features import extracting
-extracting._SHARD_ROWS = 16
+from transfer.cache import filling
+filling._SHARD_ROWS = 16
 from transfer.cli import main
 main()
 """
