@@ -1,7 +1,7 @@
 """Cache: what was computed of images on disk, found again by the content of the image.
 
-One folder holds one kind of row (these weights, this tap, this view, this type) and holds `shards`, into
-which `filling` collects rows. ``open_cache`` opens one of `activations`, ``open_pixels`` one of decoded images.
+One folder is for one kind of row (these weights, this tap, this view, this type) and holds `shards`, into which
+`filling` collects rows. ``open_cache`` opens one of `activations`, ``open_pixels`` one of decoded images.
 """
 
 from transfer.cache.activations import ActivationCache

@@ -101,9 +101,9 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     left = job.clock.deadline - time.perf_counter() - costs.end_seconds(n_val + n_test)
     views = _n_views(job, at, costs, left)
     if math.isfinite(left) and views:
-        left -= (views * (n_train + n_val * _is_refitted(job)) + n_val) * costs.row_seconds
-    refitted = _is_refitted(job)
-    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, refitted, pace.seconds_per_image)
+        left -= _n_rows(job, views) * costs.row_seconds
+    again = _is_refitted(job)
+    course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, again, pace.seconds_per_image)
     n_epochs = max(
         recipe.train.epochs, math.ceil(recipe.train.min_steps / math.ceil(n_train / recipe.train.batch_size))
     )
@@ -122,7 +122,7 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
         f"frozen; {STARTS[job.recipe.train.start]}."
     ]
     why = "No views are kept, as asked" if job.recipe.train.views == 0 else "There is no room on the disk"
-    size = readable_bytes(round((course.views * (n_train + n_val * course.refit) + n_val) * costs.row_bytes))
+    size = readable_bytes(round(_n_rows(job, course.views) * costs.row_bytes))
     if course.cut == cuts.PIXELS:
         kept = f"Cached on disk: the decoded images, about {size}."
         lines.append(kept if course.views else f"{why}: every epoch decodes the images.")
@@ -149,16 +149,22 @@ def _is_refitted(job: Job) -> bool:
     return len(job.split.indices("train")) < _FEW if wanted is None else wanted
 
 
+def _n_rows(job: Job, n_views: int) -> int:
+    """Return how many rows are kept: the views of what is trained on, in the end val included, and val as it is."""
+    n_train, n_val = _n_images(job)
+    return n_views * (n_train + n_val * _is_refitted(job)) + n_val
+
+
 def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
     settings = job.recipe.train
     wanted = _VIEWS if settings.views is None else settings.views
     if at == cuts.PIXELS or settings.augment == "none":
         wanted = min(wanted, 1)  # more would be the same
     n_train, n_val = _n_images(job)
-    n_again = n_val if _is_refitted(job) else 0
+    n_viewed = _n_rows(job, 1) - n_val  # images that views are kept of
     # what the cache has already counts as free: the same fit must not find less room the second time
     free = shutil.disk_usage(existing_folder(cache_folder())).free + folder_bytes(cache_folder())
-    by_disk = int((_DISK_SHARE * free - n_val * costs.row_bytes) // ((n_train + n_again) * costs.row_bytes))
+    by_disk = int((_DISK_SHARE * free - n_val * costs.row_bytes) // (n_viewed * costs.row_bytes))
     if settings.views is None and math.isfinite(left) and costs.row_seconds:
         wanted = max(1, min(wanted, int(_TIME_SHARE * left / (n_train * costs.row_seconds))))
     return max(0, min(wanted, by_disk))

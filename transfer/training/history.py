@@ -25,15 +25,14 @@ class Epoch:
         return ours > theirs
 
     def describe(self, n_epochs: int, is_kept: bool) -> str:
-        """Return one line for people."""
+        """Return one line for people, of an epoch that was judged."""
         if self.epoch == 0:
             return f"Epoch 0, before any step: val {self.val_accuracy:.1%}"
         kept = ", kept" if is_kept else ""
-        val = "" if self.val_accuracy is None else f", val {self.val_accuracy:.1%}{kept}"
         speed = f", {self.images_per_second:.0f} images/s" if self.images_per_second else ""
         return (
-            f"Epoch {self.epoch}/{n_epochs}: loss {self.loss or 0:.3f}, train {self.train_accuracy or 0:.1%}"
-            f"{val} (rate {self.lr:.1e}{speed})"
+            f"Epoch {self.epoch}/{n_epochs}: loss {self.loss or 0:.3f}, train {self.train_accuracy or 0:.1%}, "
+            f"val {self.val_accuracy:.1%}{kept} (rate {self.lr:.1e}{speed})"
         )
 
 
