@@ -43,10 +43,12 @@ def main() -> None:
                 running.kill()
                 running.wait()
                 n_kills += 1
+                print(f"killed {n_kills} times", flush=True)
                 continue
             assert running.returncode == 0
             n_done += 1
             n_same += _weights(Path(scratch) / name) == expected
+            print(f"{n_same} of {n_done} that got through have the same weights", flush=True)
         left = list(Path(scratch).rglob("*.partial"))
         print(f"{n_kills} kills of a training of {seconds:.1f} s; {n_same} of {n_done} that got through have the same")
         print(f"weights to the bit; {len(left)} half-written files left, all of them swept by the next start")
