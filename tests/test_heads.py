@@ -8,6 +8,7 @@ import pytest
 from transfer.errors import DataError, UsageError
 from transfer.heads import (
     HEADS,
+    LINEAR_HEADS,
     LinearHead,
     assign_folds,
     fit_head,
@@ -32,8 +33,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.parametrize("scaling", ["auto", "global", "standard", "none"])
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
+@pytest.mark.parametrize("scaling", ["auto", "global", "standard", "whiten", "none"])
 def test_a_folded_head_is_one_linear_layer_on_raw_features(kind: str, scaling: str) -> None:
     import torch
 
@@ -43,7 +44,6 @@ def test_a_folded_head_is_one_linear_layer_on_raw_features(kind: str, scaling: s
     weight, bias = head.folded()
     layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
     logits = layer(torch.from_numpy(X)).detach()
-    assert head.folds
     np.testing.assert_allclose(logits.numpy(), head.scores(X) / head.temperature, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), head.probabilities(X), atol=1e-5)
     assert head.weight.dtype == head.bias.dtype == np.float32
@@ -135,7 +135,7 @@ def test_the_one_standard_error_rule_takes_the_strongest_setting_that_is_nearly_
     assert one_standard_error(np.full(4, 0.8), np.zeros(4)) == 3
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 def test_the_table_shows_what_was_tried_and_follows_the_rule(kind: str) -> None:
     X, y = toy_features(distance=0.4)
     fitted = fit_head(kind, X, y, 3)
@@ -160,7 +160,7 @@ def test_the_table_shows_what_was_tried_and_follows_the_rule(kind: str) -> None:
 def test_out_of_fold_accuracy_is_that_of_new_images() -> None:
     X, y = toy_features((200, 200, 200), distance=0.4)
     X_new, y_new = toy_features((1000, 1000, 1000), distance=0.4, seed=5)
-    for kind in HEADS:
+    for kind in LINEAR_HEADS:
         fitted = fit_head(kind, X, y, 3)
         assert fitted.out_of_fold is not None
         judged = (fitted.out_of_fold.argmax(axis=1) == y).mean()
@@ -170,7 +170,7 @@ def test_out_of_fold_accuracy_is_that_of_new_images() -> None:
 def test_labels_that_features_do_not_explain_are_judged_at_chance() -> None:
     random = np.random.default_rng(0)
     X, y = random.normal(size=(120, 300)).astype(np.float32), np.arange(120) % 3
-    for kind in HEADS:
+    for kind in LINEAR_HEADS:
         fitted = fit_head(kind, X, y, 3)
         assert max(row["accuracy"] for row in fitted.table) < 0.5
         assert fitted.head.probabilities(random.normal(size=(50, 300))).max(axis=1).mean() < 0.6
@@ -212,7 +212,7 @@ def test_copies_with_contradicting_labels_do_not_empty_a_training_part() -> None
                 assert all((fold[y == c] != k).any() for k in range(3)), seed
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 def test_duplicates_do_not_flatter_when_they_are_groups(kind: str) -> None:
     random = np.random.default_rng(0)
     X = np.repeat(random.normal(size=(60, 100)).astype(np.float32), 2, axis=0)  # no signal, each image twice
@@ -238,7 +238,7 @@ def test_two_classes_give_two_rows_whose_difference_is_the_decision_function() -
         np.testing.assert_allclose(scores[:, 1] - scores[:, 0], decision.decision_function(scaled(X)), atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 def test_one_seed_gives_one_head(kind: str) -> None:
     X, y = toy_features(distance=0.4)
     first, second = (fit_head(kind, X, y, 3, seed=3) for _ in range(2))
@@ -247,7 +247,7 @@ def test_one_seed_gives_one_head(kind: str) -> None:
     assert first.table == second.table
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 @pytest.mark.parametrize(("factor", "offset"), [(1e4, 0.0), (1e-4, 0.0), (1.0, 30.0)])
 def test_the_unit_and_the_offset_of_features_do_not_matter(kind: str, factor: float, offset: float) -> None:
     X, y = toy_features(distance=0.4)
@@ -271,7 +271,7 @@ def test_imbalance_beyond_three_to_one_balances_the_classes() -> None:
     assert fit_head("linear-svm", X, y, 2).class_weights is None
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 @pytest.mark.parametrize("counts", [(1, 1), (1, 1, 1), (2, 2), (1, 3, 2), (4, 4, 4), (30, 30, 1), (30, 30, 2)])
 def test_tiny_classes_still_give_a_head(kind: str, counts: tuple[int, ...]) -> None:
     X, y = toy_features(counts, distance=3.0)
@@ -289,7 +289,7 @@ def test_tiny_classes_still_give_a_head(kind: str, counts: tuple[int, ...]) -> N
         np.testing.assert_array_equal(np.isnan(fitted.out_of_fold).any(axis=1), y == 2)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 def test_a_class_without_training_images_has_a_column_and_is_never_predicted(kind: str) -> None:
     X, y = toy_features((30, 30))
     fitted = fit_head(kind, X, np.where(y == 1, 3, 1), 5)
@@ -302,7 +302,7 @@ def test_a_class_without_training_images_has_a_column_and_is_never_predicted(kin
     assert np.isfinite(fitted.head.folded()[1].astype(np.float16)).all()
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 def test_perfectly_separated_classes_stay_finite(kind: str) -> None:
     X, y = toy_features((30, 30, 30), distance=50.0)
     fitted = fit_head(kind, X, y, 3)
@@ -327,7 +327,7 @@ def test_the_temperature_of_separated_scores_falls_with_the_number_of_images() -
     assert fit_temperature(np.zeros((4, 2)), np.array([0, 1, 0, 1])) == 1.0
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
 def test_probabilities_are_calibrated_on_new_images(kind: str) -> None:
     X, y = toy_features((150, 150, 150), distance=0.35)
     X_new, y_new = toy_features((1500, 1500, 1500), distance=0.35, seed=11)
@@ -347,20 +347,10 @@ def test_val_judges_only_where_it_is_the_larger_part() -> None:
     assert unseen.head.temperature == alone.head.temperature
 
 
-def test_rows_of_unit_length_are_kept_by_the_head_and_do_not_fold() -> None:
-    X, y = toy_features()
-    head = fit_head("linear-svm", X, y, 3, scaling="l2").head
-    factors = np.random.default_rng(0).uniform(0.1, 10, (len(X), 1))
-    np.testing.assert_allclose(head.scores(X * factors), head.scores(X), atol=1e-4)
-    assert not head.folds
-    with pytest.raises(UsageError, match="does not fold"):
-        head.folded()
-
-
 def test_constant_and_dead_dimensions_do_no_harm() -> None:
     X, y = toy_features()
     X = np.concatenate([X, np.zeros((len(X), 3), np.float32), np.full((len(X), 2), 7, np.float32)], axis=1)
-    for scaling in ("global", "standard", "l2", "none"):
+    for scaling in ("global", "standard", "whiten", "none"):
         head = fit_head("linear-svm", X, y, 3, scaling=scaling).head
         assert np.isfinite(head.weight).all()
         assert (head.predict(X) == y).mean() > 0.95
@@ -368,7 +358,7 @@ def test_constant_and_dead_dimensions_do_no_harm() -> None:
 
 def test_features_that_are_all_alike_give_the_class_shares() -> None:
     y = np.array([0] * 20 + [1] * 10)
-    for kind in HEADS:
+    for kind in LINEAR_HEADS:
         probabilities = fit_head(kind, np.ones((30, 4), np.float32), y, 2).head.probabilities(np.ones((1, 4)))
         assert probabilities[0, 0] > probabilities[0, 1]
 
@@ -385,7 +375,7 @@ def test_nothing_warns_on_features_that_make_solvers_slow() -> None:
     X = (random.normal(size=(60, 200)) * np.logspace(-6, 4, 200)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for kind in HEADS:
+        for kind in LINEAR_HEADS:
             assert np.isfinite(fit_head(kind, X, np.arange(60) % 3, 3).head.weight).all()
 
 
@@ -406,7 +396,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line() -> None:
     with pytest.raises(UsageError, match="Did you mean 'linear-svm'"):
         fit_head("linear_svm", X, y, 2)
     with pytest.raises(UsageError, match="Unknown scaling"):
-        fit_head("ridge", X, y, 2, scaling="whiten")
+        fit_head("ridge", X, y, 2, scaling="l2")
     with pytest.raises(UsageError, match="class weight"):
         fit_head("ridge", X, y, 2, class_weight="equal")
     with pytest.raises(UsageError, match="positive"):
@@ -422,3 +412,152 @@ def test_what_cannot_be_meant_is_refused_in_one_line() -> None:
 def test_a_head_made_by_hand_predicts() -> None:
     head = LinearHead(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), temperature=2.0)
     np.testing.assert_allclose(head.probabilities(np.array([[2.0, 0.0]]))[0, 0], 1 / (1 + np.exp(-1)), atol=1e-7)
+
+
+def views_of(X: np.ndarray, n_views: int, noise: float = 0.01) -> np.ndarray:
+    random = np.random.default_rng(5)
+    return (X[:, None] + noise * random.normal(size=(len(X), n_views, X.shape[1]))).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_views_of_an_image_are_never_parted(kind: str) -> None:
+    X = np.random.default_rng(0).normal(size=(120, 60)).astype(np.float32)
+    y = np.random.default_rng(1).permutation(np.repeat([0, 1, 2], 40))  # labels of noise: nothing can be learned
+    fitted = fit_head(kind, views_of(X, 4), y, 3)
+    assert fitted.out_of_fold is not None
+    assert fitted.out_of_fold.shape == (120, 3)
+    assert (fitted.out_of_fold.argmax(axis=1) == y).mean() < 0.55
+
+
+@pytest.mark.parametrize("multiclass", ["rest", "pairs"])
+def test_the_scores_of_an_image_are_the_average_over_its_views(multiclass: str) -> None:
+    X, y = toy_features()
+    seen = views_of(X, 3, noise=1.0)
+    head = fit_head("linear-svm", seen, y, 3, multiclass=multiclass).head
+    alone = np.mean([head.scores(seen[:, k]) for k in range(3)], axis=0)
+    np.testing.assert_allclose(head.scores(seen), alone, atol=1e-5)
+    assert (head.predict(seen) == y).mean() > (head.predict(seen[:, 0]) == y).mean()
+
+
+def test_dropout_is_learning_from_copies_with_holes_and_all_numbers_in_proportion_after() -> None:
+    from transfer.heads.holes import COPIES, with_holes
+
+    X, y = toy_features()
+    copies = with_holes(X, 0.5, seed=0)
+    assert copies.shape == (COPIES * len(X), X.shape[1])
+    assert (copies[X.repeat(COPIES, axis=0) > 0] == 0).mean() == pytest.approx(0.5, abs=0.02)
+    dropped = fit_head("linear-svm", X, y, 3, dropout=0.5, grid=[2.0]).head
+    on_copies = fit_head("linear-svm", copies, y.repeat(COPIES), 3, grid=[2.0 / COPIES]).head
+    np.testing.assert_allclose(dropped.weight, 0.5 * on_copies.weight, atol=1e-4)
+    np.testing.assert_allclose(dropped.bias, on_copies.bias, atol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(40, 40, 40), (30, 20), (12, 9, 8, 7)])
+def test_pairs_vote_as_those_of_libsvm(counts: tuple[int, ...]) -> None:
+    from sklearn.svm import SVC
+
+    X, y = toy_features(counts, d=15, distance=0.5)
+    others, _ = toy_features(counts, d=15, distance=0.5, seed=7)
+    head = fit_head("linear-svm", X, y, len(counts), multiclass="pairs", grid=[2.0]).head
+    mean = X.mean(axis=0, dtype=np.float64)
+    length = np.sqrt(((X - mean) ** 2).sum(axis=1).mean())
+    svc = SVC(C=2.0, kernel="linear", decision_function_shape="ovr", tol=1e-6).fit((X - mean) / length, y)
+    found = svc.decision_function((others - mean) / length)
+    expected = found.argmax(axis=1) if found.ndim > 1 else (found > 0).astype(int)
+    assert (head.predict(others) == expected).mean() > 0.99
+    if len(counts) > 2:
+        np.testing.assert_allclose(head.scores(others), found, atol=5e-3)
+
+
+def test_a_class_without_images_is_never_the_answer() -> None:
+    X, y = toy_features((40, 40, 40))
+    for kind, changes in (("linear-svm", {"multiclass": "pairs"}), ("knn", {}), ("logistic", {})):
+        head = fit_head(kind, X, np.where(y == 1, 3, y), 4, **changes).head  # type: ignore[arg-type]
+        assert head.probabilities(X)[:, 1].max() < 0.02
+        assert set(head.predict(X)) == {0, 2, 3}
+
+
+def test_the_nearest_neighbours_vote_with_their_similarity() -> None:
+    X, y = toy_features(distance=0.4)
+    fitted = fit_head("knn", X, y, 3, grid=[5, 20, 1000])
+    assert [row["k"] for row in fitted.table] == [5, 20]
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    for i in (0, 17):
+        similarity = unit @ unit[i]
+        nearest = np.argsort(-similarity)[: fitted.chosen["k"]]
+        votes = np.bincount(y[nearest], np.exp(similarity[nearest] / 0.07), minlength=3)
+        np.testing.assert_allclose(fitted.head.scores(X[i : i + 1])[0], np.log(votes / votes.sum() + 1e-3), atol=1e-4)
+    assert fitted.out_of_fold is not None
+    assert (fitted.out_of_fold.argmax(axis=1) == y).mean() < (fitted.head.predict(X) == y).mean()
+
+
+def test_halving_tries_few_and_finds_a_setting_as_good() -> None:
+    X, y = toy_features(distance=0.3)
+    grid = [10.0 ** (e / 8) for e in range(-48, 49)]
+    fast = fit_head("logistic", X, y, 3, grid=grid, search="halving", rule="best")
+    full = fit_head("logistic", X, y, 3, grid=grid[::4], rule="best")
+    assert len(fast.table) <= 7 + 4 * 2
+    best = max(row["accuracy"] for row in full.table)
+    assert next(row["accuracy"] for row in fast.table if row["chosen"]) >= best - 0.03
+
+
+def test_the_best_rule_takes_the_best_and_ties_go_to_the_strongest() -> None:
+    X, y = toy_features(distance=0.4)
+    table = fit_head("logistic", X, y, 3, grid=[0.01, 0.1, 1.0, 10.0, 100.0], rule="best").table
+    best = max(row["accuracy"] for row in table)
+    assert [row["chosen"] for row in table].index(True) == max(
+        i for i, row in enumerate(table) if row["accuracy"] == best
+    )
+
+
+def test_average_precision_chooses_a_setting_for_each_class() -> None:
+    from sklearn.svm import LinearSVC
+
+    X, y = toy_features((60, 20, 20), distance=0.4)
+    grid = [0.01, 1.0, 100.0]
+    fitted = fit_head(
+        "linear-svm", X, y, 3, grid=grid, rule="average-precision", positive_weight=2.0, class_weight=None
+    )
+    assert len(fitted.chosen["C"]) == 3
+    assert sum(row["n_classes_chosen"] for row in fitted.table) == 3
+    rows = scaled(X)
+    for c, C in enumerate(fitted.chosen["C"]):
+        svc = LinearSVC(
+            C=C, intercept_scaling=30, tol=1e-7, max_iter=100_000, dual=False, class_weight={1: 2.0, 0: 1.0}
+        )
+        decision = svc.fit(rows, y == c).decision_function(rows)
+        np.testing.assert_allclose(fitted.head.scores(X)[:, c], decision, atol=5e-3)
+
+
+def test_val_chooses_where_it_is_asked_to() -> None:
+    X, y = toy_features(distance=0.4)
+    X_val, y_val = toy_features((10, 10, 10), distance=0.4, seed=3)
+    fitted = fit_head("logistic", X, y, 3, X_val=X_val, y_val=y_val, judge="val", rule="best")
+    assert "validation images" in fitted.rule
+    with pytest.raises(DataError, match="validation images"):
+        fit_head("logistic", X, y, 3, judge="val")
+
+
+def test_whitening_gives_every_direction_the_same_variance() -> None:
+    from transfer.heads.rotation import rotate
+
+    X, _ = toy_features((60, 60, 60), d=10)
+    Z = rotate(X * np.logspace(0, 1, 10, dtype=np.float32), np.ones(180), "whiten").Z[:, :-1]
+    np.testing.assert_allclose((Z**2).mean(axis=0), 0.1, rtol=0.05)
+    assert (Z**2).sum(axis=1).mean() == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("logistic", {"multiclass": "pairs"}),
+        ("ridge", {"dropout": 0.5}),
+        ("linear-svm", {"multiclass": "pairs", "dropout": 0.5}),
+        ("linear-svm", {"rule": "luck"}),
+        ("linear-svm", {"dropout": 1.0}),
+    ],
+)
+def test_what_does_not_go_together_is_refused(kind: str, settings: dict[str, object]) -> None:
+    X, y = toy_features()
+    with pytest.raises(UsageError):
+        fit_head(kind, X, y, 3, **settings)  # type: ignore[arg-type]

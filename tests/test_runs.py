@@ -134,7 +134,7 @@ def test_a_missing_run_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_head_on_unit_rows_is_kept_beside_the_network(shapes: Path, weights: Path, tmp_path: Path) -> None:
     changes = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
-    run = transfer.fit(shapes, out=tmp_path / "l2", settings=["head.scaling=l2"], **changes)
+    run = transfer.fit(shapes, out=tmp_path / "l2", settings=["features.norm=l2"], **changes)
     assert not (run.path / "config.json").exists()
     assert "unit length" in run.info["model"]["why_not_timm"]
     paths = sorted(shapes.glob("*/1*.png"))

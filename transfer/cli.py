@@ -69,6 +69,7 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @click.option("--split", type=click.Path(), metavar="CSV", help="Use the parts of an earlier run's split.csv.")
 @click.option("--seed", type=int, help="Of every draw.")
 @click.option("--per-class", type=click.IntRange(1), metavar="N", help="Train on so many images of each class.")
+@click.option("--tap", "--taps", "tap", multiple=True, metavar="NAME", help="Layer that the head reads; repeatable.")
 @click.option("--cut", metavar="NAME", help="Train all layers right of this one; see `transfer backbones NAME`.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Of training layers.")
 @click.option("--minutes", type=float, metavar="M", help="Be done within this time, with fewer epochs if need be.")
@@ -82,6 +83,7 @@ def fit(
     out: str | None,
     split: str | None,
     per_class: int | None,
+    tap: tuple[str, ...],
     epochs: int | None,
     minutes: float | None,
     resume: bool,
@@ -107,6 +109,8 @@ def fit(
         "train.minutes": minutes,
     }
     settings += tuple(f"{key}={value}" for key, value in short.items() if value is not None)
+    if tap:
+        changes["tap"] = tap[0] if len(tap) == 1 else list(tap)
     run = fit(data, recipe, out=out, split=split, settings=settings, resume=resume, log=log, quiet=quiet, **changes)
     if as_json:
         _print_json({"run": str(run.path), **run.metrics})
@@ -120,7 +124,12 @@ def fit(
 @click.option("--out", type=click.Path(), metavar="DIR", help="A new folder for the arrays.")
 @click.option("--check", type=click.Path(), metavar="DIR", help="Verify the checksums of such a folder instead.")
 @click.option("--tap", "taps", multiple=True, metavar="NAME", help="Layer to read; may be given several times.")
-@click.option("--pool", type=click.Choice(["average", "none"]), default="average", help="Over a map; none keeps it.")
+@click.option(
+    "--pool",
+    type=click.Choice(["average", "max", "gem", "pyramid", "flatten", "none"]),
+    default="average",
+    help="From a map to a row; none keeps the map.",
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the arrays.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "quiet")
 def features(

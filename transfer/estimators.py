@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from transfer.backbones import DEFAULT, Backbone, load_backbone
 from transfer.dataset import Dataset, Split
 from transfer.errors import DataError, UsageError
-from transfer.features import FEATURES, Plans, Runner, extract
+from transfer.features import FEATURES, Plans, Representation, Runner, extract
 from transfer.files import sha256
 from transfer.heads import HEADS, assign_folds, fit_head
 from transfer.progress import Progress
@@ -91,7 +91,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     strategy
-        ``linear-svm``, ``logistic``, ``ridge`` or ``frozen``: a linear head on the frozen backbone. ``partial`` or
+        ``linear-svm``, ``logistic``, ``ridge``, ``frozen`` or ``knn``: a head on the frozen backbone. ``partial`` or
         ``full``: deeper layers are trained too; the images must be files then, and a fifth of them chooses the epoch.
     backbone, weights, tap, exact, device
         As in `FeatureExtractor`.
@@ -106,7 +106,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : the labels, sorted
-    head_ : the fitted `LinearHead`
+    head_ : the fitted head, a `LinearHead` but for ``knn``
     backbone_ : the backbone, with what was trained
     fitted_ : how it came about: the settings tried, the one chosen and the rule
     is_tuned_ : whether layers of the backbone were trained
@@ -201,7 +201,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         split = Split(np.where(is_val, "val", "train"), ["A fifth of the images chooses the epoch."], False)
         clock = Clock(recipe.train.minutes)
         cut = find_cut(recipe, backbone)
-        trained = fine_tune(Job(recipe, dataset, split, backbone, X, Progress(quiet=True), clock, cut))
+        job = Job(recipe, dataset, split, backbone, Representation(), X, Progress(quiet=True), clock, cut)
+        trained = fine_tune(job)
         # nobody else asks for what a tuned backbone says: that is not kept
         self.is_tuned_ = trained.backbone is not backbone
         self.backbone_, self.fitted_, self.history_ = trained.backbone, trained.fitted, trained.history
@@ -285,10 +286,10 @@ def _features(
         return _features_of_files([str(image) for image in images], backbone, tap, exact, device)
     runner = Runner(backbone, [tap], Plans(backbone, [tap], device, exact), images, exact=exact)
     rows = []
-    for _, features, bad in runner.run():
+    for _, views, bad in runner.run():
         if bad:
             raise DataError(f"Image {bad[0][0]} cannot be read: {bad[0][1]}. Leave it and its label out.")
-        rows.append(features[tap])
+        rows.append(views[0][tap])
     return np.concatenate(rows)
 
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from transfer.errors import UsageError, did_you_mean
 
 DEFAULT = "linear-svm"
 FINE_TUNING = ("partial", "full")  # strategies that train layers of the backbone
 _HERE = Path(__file__).parent
+_BRANCHES = ("list", "range", "str", "list[str]")
+_OF_FROZEN_HEADS = ("multiclass", "dropout", "positive_weight", "judge", "rule")
 # in the wheel the recipes are inside the package, in a checkout beside it
 _FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
 
@@ -35,13 +37,60 @@ class DataSettings(_Settings):
     per_class: int | None = Field(None, ge=1)  # train on so many images of each class; None: on all
 
 
-class HeadSettings(_Settings):
-    """How the linear head on the features is found."""
+class FeatureSettings(_Settings):
+    """What of an image the head reads, beside the tap."""
 
-    scaling: Literal["auto", "global", "standard", "l2", "none"] = "auto"  # all but l2 fold into one linear layer
+    pool: Literal["average", "max", "gem", "pyramid", "flatten"] = "average"  # from a map to a row
+    views: Literal[1, 2, 10, 16] = 1  # crops, mirrors and turns of each image; the head adds up its scores of them
+    norm: Literal["auto", "l2", "none"] = "auto"  # l2: rows of unit length; auto: where several taps stand together
+    power: float = Field(1.0, gt=0)  # of every number, its sign kept; with norm=l2 rows get unit length again
+    crop_mode: Literal["center", "squash", "border"] | None = None  # of resizing; None: as belongs to the weights
+    crop_share: float | None = Field(None, gt=0, le=1)  # of the resized image that is seen; None: as above
+
+    @property
+    def is_of_frozen(self) -> bool:
+        """Whether rows are made in a way that only a frozen network can have."""
+        return self.model_dump(exclude={"crop_mode", "crop_share"}) != FeatureSettings().model_dump(
+            exclude={"crop_mode", "crop_share"}
+        )
+
+
+class LogGrid(_Settings):
+    """Settings at even distances on a logarithmic scale, both ends included."""
+
+    low: PositiveFloat
+    high: PositiveFloat
+    n: int = Field(ge=2)
+
+    def values(self) -> list[float]:
+        """Return the settings."""
+        ratio = self.high / self.low
+        return [self.low * ratio ** (i / (self.n - 1)) for i in range(self.n)]
+
+
+def _form_of_grid(value: Any) -> str:
+    return "range" if isinstance(value, dict | LogGrid) else "list"
+
+
+Grid = Annotated[
+    Annotated[list[PositiveFloat], Field(min_length=1), Tag("list")] | Annotated[LogGrid, Tag("range")],
+    Discriminator(_form_of_grid),  # so that a mistake is explained for the one that was meant
+]
+
+
+class HeadSettings(_Settings):
+    """How the head on the features is found."""
+
+    scaling: Literal["auto", "global", "standard", "whiten", "none"] = "auto"  # of all rows alike: folds into the head
+    multiclass: Literal["rest", "pairs"] = "rest"  # of linear-svm: one class against the rest, or every two classes
+    dropout: float = Field(0.0, ge=0, lt=1)  # share of the features that are zero while the head learns
+    positive_weight: float = Field(1.0, gt=0)  # of an image in the one-vs-rest problem of its own class
     class_weight: Literal["auto", "balanced", "none"] = "auto"  # auto: balanced if largest class > 3x the smallest
     folds: int = Field(5, ge=2)  # of the cross-validation that chooses the regularisation
-    grid: list[PositiveFloat] | None = Field(None, min_length=1)  # regularisations to try; None: a log grid
+    grid: Grid | None = None  # regularisations to try; None: those that are likely
+    search: Literal["all", "halving"] = "all"  # of the grid; halving: every so many first, then nearer to the best
+    judge: Literal["auto", "val"] = "auto"  # what is left out: folds of the training images, or val
+    rule: Literal["one-standard-error", "best", "average-precision"] = "one-standard-error"  # which setting is taken
     refit: bool = True  # after scoring on val, choose and fit once more on train and val together
 
 
@@ -77,11 +126,12 @@ class TrainSettings(_Settings):
 class Recipe(_Settings):
     """A complete description of one experiment. Every default is written into the run's `recipe.yaml`."""
 
-    strategy: Literal["linear-svm", "logistic", "ridge", "frozen", "partial", "full"] = "linear-svm"
+    strategy: Literal["linear-svm", "logistic", "ridge", "frozen", "knn", "partial", "full"] = "linear-svm"
     backbone: str = "tf_efficientnet_lite0"
     weights: str | None = None  # a .safetensors or .pth file, a run folder, or `random`; None: the pretrained ones
-    tap: str = "features"  # the layer whose output the head sees; `features` is the classifier's input
+    tap: str | list[str] = "features"  # the layers whose outputs the head sees; `features` is the classifier's input
     cut: str | None = None  # for `partial`: all to its left is frozen; None: the last two stages are trained
+    features: FeatureSettings = FeatureSettings()
     data: DataSettings = DataSettings()
     head: HeadSettings = HeadSettings()
     train: TrainSettings = TrainSettings()
@@ -94,12 +144,31 @@ class Recipe(_Settings):
         """Whether layers of the backbone are trained too."""
         return self.strategy in FINE_TUNING
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The layers that the head reads."""
+        return (self.tap,) if isinstance(self.tap, str) else tuple(self.tap)
+
+    @property
+    def grid(self) -> list[float] | None:
+        """The settings of the head that are tried; None: those that are likely."""
+        return self.head.grid.values() if isinstance(self.head.grid, LogGrid) else self.head.grid
+
     @model_validator(mode="after")
     def _settings_are_for_this_strategy(self) -> Recipe:
         if not self.is_fine_tuning and self.cut is not None:
             raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
         if not self.is_fine_tuning and self.train != TrainSettings():
             raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
+        if not self.taps or len(set(self.taps)) < len(self.taps):
+            raise ValueError(f"tap={list(self.taps)} should name layers, each once")
+        odd = [key for key in _OF_FROZEN_HEADS if getattr(self.head, key) != HeadSettings.model_fields[key].default]
+        if self.is_fine_tuning and odd:
+            raise ValueError(f"{self.strategy} goes on from a linear softmax head: leave out head.{odd[0]}")
+        if self.is_fine_tuning and (self.taps != ("features",) or self.features.is_of_frozen):
+            raise ValueError(
+                f"{self.strategy} trains up to the features, seen once and as they are: leave out tap and features"
+            )
         return self
 
 
@@ -176,11 +245,13 @@ def explain(error: ValidationError) -> list[str]:
     """Say in words what is wrong with each setting."""
     lines = []
     for problem in error.errors(include_url=False):
-        *parents, key = [str(part) for part in problem["loc"]] or [""]
+        # pydantic names the branch of a union too, which nobody wrote
+        *parents, key = [str(part) for part in problem["loc"] if part not in _BRANCHES] or [""]
         where = ".".join([*parents, key])
         if problem["type"] == "extra_forbidden":
             known = _fields(parents)
-            lines.append(f"unknown key {where!r}.{did_you_mean(key, known)} Known here: {', '.join(known)}")
+            here = f" Known here: {', '.join(known)}" if known else ""
+            lines.append(f"unknown key {where!r}.{did_you_mean(key, known)}{here}")
         elif problem["type"] == "value_error":
             lines.append(f"{problem['ctx']['error']}.")
         else:
@@ -191,7 +262,10 @@ def explain(error: ValidationError) -> list[str]:
 def _fields(parents: Sequence[str]) -> list[str]:
     model: type[BaseModel] = Recipe
     for parent in parents:
-        model = type(model.model_fields[parent].default)
+        inner = type(model.model_fields[parent].default) if parent in model.model_fields else type(None)
+        if not issubclass(inner, BaseModel):
+            return []
+        model = inner
     return list(model.model_fields)
 
 

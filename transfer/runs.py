@@ -21,15 +21,15 @@ from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Source, Split, display, scan, stop_on_bad, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
-from transfer.features import FEATURES, Plans, Runner, extract
+from transfer.features import NormalisedRows, Plans, Representation, Runner, extract
 from transfer.files import atomic_folder, require_new, sha256, write_csv, write_json, write_tensors, write_text
-from transfer.heads import FittedHead, LinearHead
+from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
 from transfer.images import MAX_PIXELS, Preprocessing
 from transfer.machine import describe_processor, versions
 from transfer.progress import Progress
 from transfer.recipe import Recipe, dump_recipe
 
-_FORMAT = "transfer run 1"
+_FORMAT = "transfer run 2"
 _COMPLETE = "complete"
 
 
@@ -119,33 +119,41 @@ class Run:
         return self._model[0]
 
     @functools.cached_property
-    def head(self) -> LinearHead:
-        """The run's head; where it folds, the temperature is in its weights."""
+    def head(self) -> Head:
+        """The run's head; where it is linear, the temperature is in its weights."""
         return self._model[1]
+
+    @functools.cached_property
+    def representation(self) -> Representation:
+        """What of an image the head reads."""
+        return Representation.from_dict(self.info["representation"])
 
     @property
     def model(self) -> nn.Module:
         """The whole network, from normalised images (N, 3, S, S) to calibrated log-odds (N, C)."""
-        if self.info["tap"] != FEATURES:
+        if not self.representation.is_network_output or not isinstance(self.head, LinearHead):
             raise UsageError(f"{self.info['model']['why_not_timm']} Use run.predict.")
-        if self.head.folds:
-            weight, bias = self.head.folded()
-            return backbones.with_head(self.backbone, torch.from_numpy(weight), torch.from_numpy(bias))
-        return nn.Sequential(self.backbone.model, NormalisedLinear(self.head)).eval()
+        weight, bias = (torch.from_numpy(array) for array in self.head.folded())
+        if self.representation.is_plain:
+            return backbones.with_head(self.backbone, weight, bias)
+        last = nn.Linear(weight.shape[1], len(bias))
+        last.weight.data, last.bias.data = weight, bias
+        return nn.Sequential(self.backbone.model, NormalisedRows(self.representation), last).eval()
 
     @functools.cached_property
-    def _model(self) -> tuple[Backbone, LinearHead]:
+    def _model(self) -> tuple[Backbone, Head]:
         path = self.path / "model.safetensors"
         if not path.is_file() or sha256(path) != self.info["model"]["sha256"]:
             raise ArtefactError(f"{path} is missing or has changed since the run was written. Fit again.")
         tensors = backbones.read_weights(path)
+        prefix = f"{self.info['model']['head']}."
+        arrays = {key.removeprefix(prefix): tensors.pop(key).numpy() for key in list(tensors) if key.startswith(prefix)}
         name = self.info["backbone"]
         model = backbones.build(name)
         backbones.load_weights(model, tensors, str(path))
         preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
         backbone = backbones.finish(name, model, preprocessing, str(self.path))
-        weight, bias = (tensors[f"{self.info['model']['head']}.{part}"].numpy() for part in ("weight", "bias"))
-        return backbone, LinearHead(weight, bias, row_norm=self.info["model"]["row_norm"])
+        return backbone, head_from_arrays(self.info["head"]["form"], arrays)
 
     def predict(
         self,
@@ -175,15 +183,15 @@ class Run:
         good: list[int] = []
         probabilities: list[np.ndarray] = []
         unreadable: list[tuple[str, str]] = []
-        tap = self.info["tap"]
+        read = self.representation
         exact = self.recipe.exact if exact is None else exact
         with Progress(quiet).task("Predicting", len(sources)) as advance:
-            plans = Plans(self.backbone, [tap], device, exact)
-            runner = Runner(self.backbone, [tap], plans, sources, exact=exact, max_pixels=max_pixels)
-            for positions, rows, bad in runner.run():
+            plans = Plans(self.backbone, read.taps, device, exact)
+            options: dict[str, Any] = {"pool": read.pool, "views": read.views, "exact": exact, "max_pixels": max_pixels}
+            for positions, views, bad in Runner(self.backbone, read.taps, plans, sources, **options).run():
                 if positions:
                     good += positions
-                    probabilities.append(self.head.probabilities(rows[tap]))
+                    probabilities.append(self.head.probabilities(read.assemble(views)))
                 unreadable += [(names[i], reason) for i, reason in bad]
                 advance(len(positions) + len(bad))
         stacked = np.concatenate(probabilities) if probabilities else np.zeros((0, len(self.classes)))
@@ -223,7 +231,9 @@ class Run:
         extraction = extract(
             dataset,
             self.backbone,
-            (self.info["tap"],),
+            self.representation.taps,
+            pool=self.representation.pool,
+            views=self.representation.views,
             exact=self.recipe.exact,
             device=device,
             max_pixels=max_pixels,
@@ -233,7 +243,7 @@ class Run:
         stop_on_bad(dataset, on_bad, self.recipe.data.max_bad_share)
         position = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([position[dataset.classes[label]] for label in dataset.labels])
-        probabilities = self.head.probabilities(extraction.rows(self.info["tap"]))
+        probabilities = self.head.probabilities(extraction.represent(self.representation))
         result = metrics.evaluate(probabilities, labels, self.classes)
         trained_on = self._contents("train") | self._contents("val")
         result["n_seen_in_training"] = sum(content in trained_on for content in dataset.hashes)
@@ -243,19 +253,6 @@ class Run:
     def _contents(self, part: str) -> set[str]:
         with open(self.path / "split.csv", encoding="utf-8", newline="") as source:
             return {row["sha256"] for row in csv.DictReader(source) if row["split"] == part}
-
-
-class NormalisedLinear(nn.Module):
-    """A head that brings each row of features to unit length first, which one linear layer cannot do."""
-
-    def __init__(self, head: LinearHead) -> None:
-        super().__init__()
-        self.linear = nn.Linear(head.weight.shape[1], len(head.bias))
-        self.linear.weight.data = torch.from_numpy(head.weight / head.temperature).float()
-        self.linear.bias.data = torch.from_numpy(head.bias / head.temperature).float()
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.linear(nn.functional.normalize(features, dim=1))
 
 
 def load_run(path: str | Path) -> Run:
@@ -274,10 +271,12 @@ def load_run(path: str | Path) -> Run:
     if not (path / "run.json").is_file():
         raise ArtefactError(f"{path} is not a run folder: it has no run.json. `transfer fit DATA` makes one.")
     info = _read_json(path / "run.json")
-    if not isinstance(info, dict) or not {"classes", "model", "backbone", "tap", "preprocessing"} <= info.keys():
+    if not isinstance(info, dict):
         raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
     if info.get("format") != _FORMAT or info.get("status") != _COMPLETE:
         raise ArtefactError(f"{path} is not a complete run of this version ({info.get('format')}). Fit again.")
+    if not info.keys() >= {"classes", "model", "head", "backbone", "representation", "preprocessing"}:
+        raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
     return Run(path, info)
 
 
@@ -311,6 +310,7 @@ def write_run(
     dataset: Dataset,
     split: Split,
     backbone: Backbone,
+    representation: Representation,
     fitted: FittedHead,
     scores: dict[str, Any],
     test_probabilities: np.ndarray,
@@ -322,7 +322,9 @@ def write_run(
     with atomic_folder(folder) as building:
         write_text(building / "recipe.yaml", dump_recipe(recipe))
         write_split(building / "split.csv", dataset, split)
-        model_info = _write_model(building, backbone, fitted.head, dataset.classes, recipe.tap)
+        form, arrays = head_to_arrays(fitted.head)
+        why_not_timm = _why_not_timm(representation, fitted.head)
+        model_info = _write_model(building, backbone, arrays, dataset.classes, why_not_timm)
         _write_predictions(building, dataset, split, test_probabilities)
         write_json(building / "metrics.json", scores)
         if history:
@@ -334,7 +336,7 @@ def write_run(
                 "classes": list(dataset.classes),
                 "strategy": recipe.strategy,
                 "backbone": backbone.name,
-                "tap": recipe.tap,
+                "representation": representation.to_dict(),
                 "weights": {"source": backbone.source, "sha256": backbone.weights_hash},
                 "preprocessing": backbone.preprocessing.to_dict(),
                 "head": {
@@ -343,6 +345,7 @@ def write_run(
                     "tried": fitted.table,
                     "class_weights": fitted.class_weights,
                     "temperature": fitted.head.temperature,
+                    "form": form,
                 },
                 "training": training or None,
                 "model": model_info,
@@ -366,7 +369,7 @@ def write_run(
     return load_run(folder)
 
 
-def check_head(run: Run, head: LinearHead, rows: np.ndarray, tolerance: float = 1e-4) -> None:
+def check_head(run: Run, head: Head, rows: np.ndarray, tolerance: float = 1e-4) -> None:
     """Read the saved head back and compare it with the fitted one on some rows of features; on failure drop the run.
 
     Raises
@@ -380,41 +383,35 @@ def check_head(run: Run, head: LinearHead, rows: np.ndarray, tolerance: float = 
         raise ArtefactError(f"The saved model differs from the fitted one by {difference:.3g}. Please report this.")
 
 
+def _why_not_timm(representation: Representation, head: Head) -> str:
+    """Return why the network with this head is not one that timm knows; empty where it is."""
+    if not isinstance(head, LinearHead):
+        return "The head is not one linear layer."
+    if representation.is_plain:
+        return ""
+    return f"The head reads {representation.describe()}, not the features that the network ends in, as they are."
+
+
 def _write_model(
-    folder: Path, backbone: Backbone, head: LinearHead, classes: Sequence[str], tap: str
+    folder: Path, backbone: Backbone, head: dict[str, np.ndarray], classes: Sequence[str], reason: str
 ) -> dict[str, Any]:
     """Write model.safetensors and config.json, in timm's layout where timm can build the network with this head."""
-    name, reason = "head", ""
-    weight, bias = (head.weight, head.bias)
-    if tap != FEATURES:
-        weight, bias = weight / head.temperature, bias / head.temperature
-        reason = f"The head reads {tap!r}, not the features that the network ends in."
-    elif head.folds:
-        weight, bias = head.folded()
+    name = "head"
+    if not reason:
         try:
             _, name = backbones.classifier_network(backbone.name, len(classes), backbone.n_features)
         except ArtefactError as error:
             reason = str(error)
-    else:
-        weight, bias = weight / head.temperature, bias / head.temperature
-        reason = "Rows of features are brought to unit length before the head, which no layer of the network does."
     if not reason and backbone.name.startswith("torchvision/"):
         reason = "The network is torchvision's; load it with transfer.load_run."
-    tensors = {
-        **backbone.model.state_dict(),
-        f"{name}.weight": torch.from_numpy(np.ascontiguousarray(weight, np.float32)),
-        f"{name}.bias": torch.from_numpy(np.ascontiguousarray(bias, np.float32)),
-    }
+    own = backbone.model.state_dict()
+    while any(key.startswith(f"{name}.") for key in own):  # a network may have a `head` of its own
+        name = f"transfer_{name}"
+    tensors = {**own, **{f"{name}.{part}": torch.from_numpy(np.ascontiguousarray(head[part])) for part in head}}
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     if not reason:
         write_json(folder / "config.json", timm_config(backbone, classes))
-    return {
-        "head": name,
-        "row_norm": head.row_norm,
-        "timm": not reason,
-        "why_not_timm": reason,
-        "sha256": sha256(folder / "model.safetensors"),
-    }
+    return {"head": name, "timm": not reason, "why_not_timm": reason, "sha256": sha256(folder / "model.safetensors")}
 
 
 def timm_config(backbone: Backbone, classes: Sequence[str]) -> dict[str, Any]:

@@ -15,20 +15,22 @@ from transfer.cache import ActivationCache, Filling, open_cache
 from transfer.cuts import FEATURES
 from transfer.dataset import Dataset, Skipped, Source, display, scan
 from transfer.display import table
-from transfer.errors import DataError, UsageError
+from transfer.errors import DataError, UsageError, did_you_mean
 from transfer.features.planning import Plan, Plans
+from transfer.features.pooling import POOLS
+from transfer.features.representing import Representation
 from transfer.features.running import Runner
 from transfer.files import require_space
-from transfer.images import MAX_PIXELS, RandomView
+from transfer.images import MAX_PIXELS, STANDARD, View
 from transfer.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """Where the rows are: one cache for each tap, and the images that could be read."""
+    """Where the rows are: one cache for each view and tap, and the images that could be read."""
 
     dataset: Dataset  # without the unreadable images; row i is its image i
-    caches: dict[str, ActivationCache]
+    views: list[dict[str, ActivationCache]]
     backbone: Backbone
     pool: str
     computed_in: str  # the type that the network computed in
@@ -36,9 +38,19 @@ class Extraction:
     n_computed: int
     seconds_running: float  # of the network, without loading it and preparing it
 
+    @property
+    def caches(self) -> dict[str, ActivationCache]:
+        """The caches of the first view, by tap."""
+        return self.views[0]
+
     def rows(self, tap: str = FEATURES) -> np.ndarray:
         """Return the activations at `tap`, row i for image i of the dataset, in memory."""
         return self.caches[tap].rows(self.dataset.hashes)
+
+    def represent(self, representation: Representation) -> np.ndarray:
+        """Return what a head reads, (N, d) or (N, views, d), row i for image i of the dataset, in memory."""
+        found = [{tap: cache.rows(self.dataset.hashes) for tap, cache in view.items()} for view in self.views]
+        return representation.assemble(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +96,7 @@ def extract_features(
     tap
         The layer to read: ``features`` (the classifier's input), or a name from `transfer backbones NAME`.
     pool
-        ``average`` over the positions of a map, or ``none`` to keep the map.
+        How a map becomes a row: ``average``, ``max``, ``gem``, ``pyramid``, or ``none`` to keep the map.
     exact
         Compute in float32; otherwise a short measurement may choose a faster type.
 
@@ -112,7 +124,7 @@ def extract(
     exact: bool = False,
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
-    random_view: RandomView | None = None,
+    views: Sequence[View] = (STANDARD,),
     computed_in: str | None = None,
     label: str = "Extracting features",
     progress: Progress | None = None,
@@ -124,8 +136,8 @@ def extract(
     ----------
     dtype
         In which the rows are kept: ``float32`` or ``float16``.
-    random_view
-        Which random view of each image to run over, instead of the standard one.
+    views
+        Of each image; it is decoded once for all that are missing.
     computed_in
         Compute in this type and no other, as another extraction did.
     label
@@ -133,16 +145,17 @@ def extract(
     cache
         Another folder for the cache than the user's.
     """
-    if pool not in ("average", "none"):
-        raise UsageError(f"Unknown pool {pool!r}. Use 'average' or 'none'.")
+    if pool not in POOLS:
+        raise UsageError(f"Unknown pool {pool!r}. Use {', '.join(POOLS)}.{did_you_mean(pool, POOLS)}")
     progress = progress or Progress()
     taps = tuple(dict.fromkeys(taps))
     plans = Plans(backbone, taps, device, exact, cache, dtype=computed_in)
     about = {
         "weights": backbone.weights_hash,
         "backbone": backbone.name,
-        "view": backbone.preprocessing.fingerprint(),
-        "random_view": random_view.to_dict() if random_view else None,
+        "preprocessing": backbone.preprocessing.fingerprint(),
+        # large JPEGs are decoded at a fraction of their size, which depends on the closest of the views
+        "decoded_for": max(view.needed_side(backbone.preprocessing) for view in views),
         "pool": pool,
         "dtype": dtype,
         "exact": exact,
@@ -151,16 +164,19 @@ def extract(
     }
 
     @functools.cache  # opening a cache reads and checks all of it
-    def look_up(kind: str) -> tuple[dict[str, ActivationCache], list[int]]:
-        caches = {tap: open_cache({**about, "computed_in": kind, "tap": tap}, cache) for tap in taps}
-        missing = {position for rows in caches.values() for position in rows.missing(dataset.hashes)}
-        return caches, sorted(missing)
+    def look_up(kind: str) -> tuple[list[dict[str, ActivationCache]], list[int]]:
+        found = [
+            {tap: open_cache({**about, "computed_in": kind, "view": view.to_dict(), "tap": tap}, cache) for tap in taps}
+            for view in views
+        ]
+        caches = [rows for view in found for rows in view.values()]
+        return found, sorted({position for rows in caches for position in rows.missing(dataset.hashes)})
 
     # rows of different types are never mixed: where one type has them all, that is the answer, whatever is fastest now
     for kind in plans.types:
-        caches, missing = look_up(kind)
+        found, missing = look_up(kind)
         if not missing:
-            return Extraction(dataset, caches, backbone, pool, kind, None, 0, 0.0)
+            return Extraction(dataset, found, backbone, pool, kind, None, 0, 0.0)
     runner = Runner(
         backbone,
         taps,
@@ -171,11 +187,11 @@ def extract(
         pool=pool,
         exact=exact,
         n_images=len(missing),
-        random_view=random_view,
+        views=views,
     )
-    caches, missing = look_up(runner.plan.dtype)
+    found, missing = look_up(runner.plan.dtype)
     started = time.perf_counter()
-    reasons = _compute(runner, missing, caches, np.dtype(dtype), label, progress)
+    reasons = _compute(runner, missing, found, np.dtype(dtype), label, progress)
     seconds = time.perf_counter() - started
     unreadable = [
         Skipped(path, reasons[content])
@@ -184,7 +200,7 @@ def extract(
     ]
     return Extraction(
         dataset.without(unreadable),
-        caches,
+        found,
         backbone,
         pool,
         runner.plan.dtype,
@@ -197,7 +213,7 @@ def extract(
 def _compute(
     runner: Runner,
     missing: list[int],
-    caches: dict[str, ActivationCache],
+    caches: list[dict[str, ActivationCache]],
     dtype: np.dtype,
     label: str,
     progress: Progress,
@@ -206,19 +222,20 @@ def _compute(
     reasons: dict[str, str] = {}
     is_space_checked = False
 
-    def write(pieces: list[tuple[list[str], dict[str, np.ndarray]]]) -> None:
+    def write(pieces: list[tuple[list[str], list[dict[str, np.ndarray]]]]) -> None:
         contents = [content for some, _ in pieces for content in some]
-        for tap, cache in caches.items():
-            cache.append(contents, np.concatenate([rows[tap] for _, rows in pieces]))
+        for k, by_tap in enumerate(caches):
+            for tap, cache in by_tap.items():
+                cache.append(contents, np.concatenate([views[k][tap] for _, views in pieces]))
 
     with progress.task(label, len(missing)) as advance, Filling(write) as filling:
-        for positions, rows, bad in runner.run(missing):
+        for positions, views, bad in runner.run(missing):
             if positions:
-                narrowed = {tap: _narrowed(tap, new, dtype) for tap, new in rows.items()}
-                n_bytes = sum(new.nbytes for new in narrowed.values())
+                narrowed = [{tap: _narrowed(tap, new, dtype) for tap, new in rows.items()} for rows in views]
+                n_bytes = sum(new.nbytes for rows in narrowed for new in rows.values())
                 if not is_space_checked:  # a full disk is better known now than in an hour
                     is_space_checked = True
-                    require_space(next(iter(caches.values())).folder, n_bytes * len(missing) // len(positions))
+                    require_space(next(iter(caches[0].values())).folder, n_bytes * len(missing) // len(positions))
                 filling.add(([runner.contents[i] for i in positions], narrowed), len(positions), n_bytes)
             reasons.update((runner.contents[i], reason) for i, reason in bad)
             advance(len(positions) + len(bad))

@@ -8,6 +8,7 @@ threads decode and the device computes.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -21,25 +22,26 @@ from transfer import cuts, fusion, machine
 from transfer.backbones import Backbone
 from transfer.errors import ResourceError
 from transfer.features.planning import CHANNELS_LAST, Plan, Plans
-from transfer.images import MAX_PIXELS, RandomView, UnreadableImage, decode, normalise, stack, view
+from transfer.features.pooling import pooled
+from transfer.images import MAX_PIXELS, STANDARD, UnreadableImage, View, decode, normalise, stack
 
 _TIMED_BATCHES = 2  # for each worker
 _WORTH_FUSING = 16  # images; below, rewriting the network costs more than it saves
 
 
 class Loaded(NamedTuple):
-    """One batch of views, of which the first `len(good)` are images."""
+    """Some images, each in all its views, one after the other."""
 
     good: list[int]  # positions among the sources
-    views: torch.Tensor  # uint8 (batch_size, 3, S, S)
+    batches: list[torch.Tensor]  # uint8 (batch_size, 3, S, S); what is over in the last one is black
     bad: list[tuple[int, str]]  # positions and reasons
 
 
 class Rows(NamedTuple):
-    """What the network said about one batch."""
+    """What the network said about some images."""
 
     positions: list[int]  # among the sources
-    rows: dict[str, np.ndarray]  # for each tap, one row per position
+    views: list[dict[str, np.ndarray]]  # for each view the rows at each tap, one per position
     bad: list[tuple[int, str]]  # positions and reasons of what could not be read
 
 
@@ -53,11 +55,11 @@ class Runner:
     contents
         SHA-256 that the files had when they were scanned.
     pool
-        ``average`` over the positions of a map, or ``none`` to keep the map.
+        One of `POOLS`: how a map becomes a row; ``none`` keeps the map.
     exact
         Compute in float32, and decode JPEGs in full.
-    random_view
-        Instead of the standard view; it needs the `contents`.
+    views
+        That are taken of each image, which is decoded once for all; random ones need the `contents`.
     n_images
         How many of the sources there are to run, all by default: choosing a plan must not take longer than that.
     """
@@ -74,7 +76,7 @@ class Runner:
         pool: str = "average",
         exact: bool = False,
         n_images: int | None = None,
-        random_view: RandomView | None = None,
+        views: Sequence[View] = (STANDARD,),
     ) -> None:
         machine.keep_memory()
         self.sources = sources
@@ -86,7 +88,7 @@ class Runner:
         self.exact = exact
         self.device = plans.device
         self._size = backbone.input_shape[1:]
-        self.random_view = random_view
+        self.views = tuple(views)
         self._is_map_last = backbone.is_map_last
         self._networks: dict[tuple[str, str], torch.nn.Module] = {}
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
@@ -112,9 +114,9 @@ class Runner:
             ) from error
 
     def load(self, plan: Plan, positions: Sequence[int]) -> Loaded:
-        """Decode one batch. What is not filled stays black: every batch has the same shape, so that a row does not
+        """Decode some images. What is not filled stays black: every batch has the same shape, so that a row does not
         depend on who was in its batch."""
-        views = []
+        seen: list[torch.Tensor] = []
         good: list[int] = []
         bad: list[tuple[int, str]] = []
         for position in positions:
@@ -122,45 +124,42 @@ class Runner:
                 pixels = decode(
                     self.sources[position],
                     max_pixels=self.max_pixels,
-                    at_least=None if self.exact else self._side(),
+                    at_least=None if self.exact else max(each.needed_side(self.preprocessing) for each in self.views),
                     content=self.contents[position] or None,
                 )
-                views.append(self._see(pixels, self.contents[position]))
+                seen += [each.see(pixels, self.preprocessing, self.contents[position]) for each in self.views]
                 good.append(position)
             except UnreadableImage as error:
                 bad.append((position, error.reason))
-        views += [torch.zeros(3, *self._size, dtype=torch.uint8)] * (plan.batch_size - len(views))
-        batch = stack(views)
-        return Loaded(good, batch.pin_memory() if self.device.type == "cuda" else batch, bad)
-
-    def _side(self) -> int:
-        if self.random_view is None:
-            return self.preprocessing.resize_size
-        return self.random_view.augmentation.needed_side(self.preprocessing)
-
-    def _see(self, pixels: np.ndarray, content: str) -> torch.Tensor:
-        if self.random_view is None:
-            return view(pixels, self.preprocessing)
-        return self.random_view.see(pixels, self.preprocessing, content)
+        seen += [torch.zeros(3, *self._size, dtype=torch.uint8)] * (-len(seen) % plan.batch_size)
+        batches = [stack(seen[start : start + plan.batch_size]) for start in range(0, len(seen), plan.batch_size)]
+        on_gpu = self.device.type == "cuda"
+        return Loaded(good, [batch.pin_memory() if on_gpu else batch for batch in batches], bad)
 
     def forward(self, plan: Plan, loaded: Loaded) -> Rows:
-        """Run the network over one batch of views."""
-        good, views, bad = loaded
+        """Run the network over some images."""
+        good, batches, bad = loaded
         if not good:
-            return Rows(good, {}, bad)
+            return Rows(good, [], bad)
+        pieces = [self._forward_batch(plan, batch) for batch in batches]
+        n_views = len(self.views)
+        rows = {tap: np.concatenate([piece[tap] for piece in pieces])[: n_views * len(good)] for tap in pieces[0]}
+        return Rows(good, [{tap: each[k::n_views] for tap, each in rows.items()} for k in range(n_views)], bad)
+
+    def _forward_batch(self, plan: Plan, batch: torch.Tensor) -> dict[str, np.ndarray]:
         precision = machine.full_float32(self.device) if self.exact else nullcontext()
         with torch.inference_mode(), precision:
-            images = views.to(self.device, non_blocking=True)
+            images = batch.to(self.device, non_blocking=True)
             images = normalise(images, self.preprocessing, getattr(torch, plan.dtype), _memory_format(plan))
-            outputs = self._network(plan)(images)
-            return Rows(good, {tap: self._pooled(rows[: len(good)]) for tap, rows in outputs.items()}, bad)
+            return {tap: self._pooled(rows) for tap, rows in self._network(plan)(images).items()}
 
     def _load_and_forward(self, plan: Plan, positions: Sequence[int]) -> Rows:
         return self.forward(plan, self.load(plan, positions))
 
     def _run(self, plan: Plan, positions: Sequence[int]) -> Iterator[Rows]:
         self._network(plan)  # built by one thread
-        batches = [positions[start : start + plan.batch_size] for start in range(0, len(positions), plan.batch_size)]
+        n_images = plan.batch_size // math.gcd(plan.batch_size, len(self.views))  # whose views fill batches
+        batches = [positions[start : start + n_images] for start in range(0, len(positions), n_images)]
         on_cpu = self.device.type == "cpu"
         work: Callable[[Sequence[int]], Any] = partial(self._load_and_forward if on_cpu else self.load, plan)
         threads = {"n_workers": plan.n_workers, "n_ahead": 2 * plan.n_workers, "n_threads": plan.n_threads}
@@ -172,8 +171,7 @@ class Runner:
                     yield rows
 
     def _pooled(self, rows: torch.Tensor) -> np.ndarray:
-        rows = pooled(rows.float(), self._is_map_last) if self.pool == "average" else rows.float()
-        return rows.contiguous().cpu().numpy()
+        return pooled(rows.float(), self._is_map_last, self.pool).contiguous().cpu().numpy()
 
     def _network(self, plan: Plan) -> torch.nn.Module:
         key = plan.dtype, plan.layout
@@ -216,10 +214,3 @@ class Runner:
 
 def _memory_format(plan: Plan) -> torch.memory_format:
     return torch.channels_last if plan.layout == CHANNELS_LAST else torch.contiguous_format
-
-
-def pooled(rows: torch.Tensor, is_map_last: bool) -> torch.Tensor:
-    """Return activations (N, ...) averaged over the positions of a map or the tokens of a transformer: (N, d)."""
-    if rows.ndim == 4:
-        return rows.mean((1, 2) if is_map_last else (2, 3))
-    return rows.mean(1) if rows.ndim == 3 else rows

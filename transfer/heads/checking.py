@@ -23,8 +23,26 @@ def check_arguments(
     class_weight: str | None,
     folds: int,
     grid: Sequence[float] | None,
+    multiclass: str = "rest",
+    dropout: float = 0.0,
+    judge: str = "auto",
+    rule: str = "one-standard-error",
+    search: str = "all",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return features in float32 and labels in int64, if a head can be fitted on them in the way that is asked."""
+    for what, value, known in (
+        ("way to many classes", multiclass, ("rest", "pairs")),
+        ("judge", judge, ("auto", "val")),
+        ("rule", rule, ("one-standard-error", "best", "average-precision")),
+        ("search", search, ("all", "halving")),
+    ):
+        _require_known(what, value, known)
+    if kind != "linear-svm" and (multiclass == "pairs" or rule == "average-precision"):
+        raise UsageError(f"Pairs of classes and a choice by average precision go with linear-svm, not with {kind}.")
+    if multiclass == "pairs" and (dropout or judge == "val" or rule == "average-precision"):
+        raise UsageError("Pairs of classes go with neither dropout, nor a choice on val or by average precision.")
+    if not 0 <= dropout < 1 or (dropout and kind in ("ridge", "knn")):
+        raise UsageError(f"Dropout of {dropout} on the features of {kind}: it is a share below 1, and not for {kind}.")
     _require_known("head", kind, HEADS)
     _require_known("scaling", scaling, SCALINGS)
     X, y = check_images(X, y, n_classes, "training")
@@ -44,9 +62,10 @@ def check_arguments(
 def check_images(X: np.ndarray, y: np.ndarray, n_classes: int, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return features in float32 and labels in int64, if they fit together and are finite."""
     X, y = np.asarray(X, np.float32), np.asarray(y)
-    if X.ndim != 2 or y.shape != (len(X),) or not len(X):
+    if X.ndim not in (2, 3) or y.shape != (len(X),) or not X.size:
         raise DataError(
-            f"The {part} features {X.shape} and labels {y.shape} must be (images, dimensions) and (images,)."
+            f"The {part} features {X.shape} and labels {y.shape} must be (images, dimensions) or (images, views, "
+            "dimensions), and (images,)."
         )
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= n_classes:
         raise DataError(
@@ -54,8 +73,8 @@ def check_images(X: np.ndarray, y: np.ndarray, n_classes: int, part: str) -> tup
         )
     broken = [
         int(row)
-        for rows in row_blocks(*X.shape)
-        for row in rows.start + np.flatnonzero(~np.isfinite(X[rows]).all(axis=1))
+        for rows in row_blocks(len(X), X[0].size)
+        for row in rows.start + np.flatnonzero(~np.isfinite(X[rows]).reshape(len(X[rows]), -1).all(axis=1))
     ]
     if broken:
         named = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")

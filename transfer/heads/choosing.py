@@ -18,20 +18,36 @@ from transfer.heads.tasks import Task
 class Choice:
     """The strength that was chosen, the judge's scores at it, and how it came about."""
 
-    strength: float
+    strength: float | np.ndarray  # one for each class where the rule is average precision
     scores: np.ndarray  # (m, C)
     table: list[dict[str, Any]]
     rule: str
 
 
-def choose(task: Task, judge: Judge, given: Sequence[float] | None) -> Choice:
-    """Try settings and take the strongest one within one standard error of the best."""
+def choose(
+    task: Task,
+    judge: Judge,
+    given: Sequence[float] | None,
+    rule: str = "one-standard-error",
+    search: str = "all",
+) -> Choice:
+    """Try settings and take the strongest one within one standard error of the best, or another `rule`.
+
+    Parameters
+    ----------
+    rule
+        ``one-standard-error``; ``best`` (the strongest one of ties); ``average-precision`` (the best for each class).
+    search
+        Of the settings that are given: ``all``, or ``halving`` (every so many first, then nearer to the best).
+    """
     grid = first_grid(task, judge, given)
-    tried, hits = _try(task, judge, grid)
+    if rule == "average-precision":
+        return _choose_per_class(task, judge, grid)
+    tried, hits = _halve(task, judge, grid.strengths) if search == "halving" else _try(task, judge, grid)
     accuracy = hits.sum(axis=1)
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
     gap = _standard_error(hits - hits[best])
-    strength = tried[one_standard_error(accuracy, gap)]
+    strength = tried[best if rule == "best" else one_standard_error(accuracy, gap)]
     table: list[dict[str, Any]] = [
         {
             **to_setting(task, each),
@@ -45,7 +61,7 @@ def choose(task: Task, judge: Judge, given: Sequence[float] | None) -> Choice:
     # Solved to the end this time: a weak setting's scores still grow after its ranking has settled (on 60 images the
     # temperature of the loose solution was 0.10 instead of 0.40, and the test log loss 2.2 instead of 1.0)
     scores = judge.scores([strength], True)[0]
-    return Choice(strength, scores, table, _rule(task, judge, grid, strength, len(tried)))
+    return Choice(strength, scores, table, _in_words(task, judge, grid, strength, len(tried), rule))
 
 
 def one_standard_error(accuracy: np.ndarray, gap_standard_error: np.ndarray) -> int:
@@ -73,17 +89,57 @@ def _try(task: Task, judge: Judge, grid: Grid) -> tuple[list[float], np.ndarray]
     return tried, hits
 
 
+def _halve(task: Task, judge: Judge, strengths: list[float]) -> tuple[list[float], np.ndarray]:
+    """Try seven settings at even distances, then ever nearer to the best (Radford et al., ICML 2021, appendix A.3)."""
+    step = 2 ** max(0, int(np.log2(max(1, (len(strengths) - 1) / 6))))
+    wanted = range(0, len(strengths), step)
+    hits: dict[int, np.ndarray] = {}
+    while wanted:
+        hits |= dict(zip(wanted, find_hits(task, judge, [strengths[i] for i in wanted]), strict=True))
+        step //= 2
+        peak = max(sorted(hits), key=lambda i: (hits[i].sum(), i))
+        around = (peak - step, peak + step) if step else ()
+        wanted = [i for i in around if 0 <= i < len(strengths) and i not in hits]  # type: ignore[assignment]
+    return [strengths[i] for i in sorted(hits)], np.stack([hits[i] for i in sorted(hits)])
+
+
+def _choose_per_class(task: Task, judge: Judge, grid: Grid) -> Choice:
+    """Take for each class the setting whose scores rank its images best, as VISSL's linear SVM does."""
+    from sklearn.metrics import average_precision_score
+
+    scores = judge.scores(grid.strengths, False)
+    known = ~np.isnan(scores[0, :, 0])
+    is_class = np.eye(task.n_classes, dtype=bool)[judge.codes[known]]
+    precision = np.array(
+        [
+            [average_precision_score(is_class[:, c], of_one[known, c]) for c in range(task.n_classes)]
+            for of_one in scores
+        ]
+    )
+    best = len(precision) - 1 - precision[::-1].argmax(axis=0)  # the strongest one of ties
+    strengths = np.array(grid.strengths)[best]
+    table: list[dict[str, Any]] = [
+        {**to_setting(task, each), "average_precision": float(row.mean()), "n_classes_chosen": int((best == i).sum())}
+        for i, (each, row) in enumerate(zip(grid.strengths, precision, strict=True))
+    ]
+    chosen = scores[best, :, np.arange(task.n_classes)].T
+    words = f"C for each class by its average precision on {judge.name}, of {len(grid.strengths)} tried."
+    return Choice(strengths, chosen, table, words)
+
+
 def _standard_error(contributions: np.ndarray) -> np.ndarray:
     """Return the standard error of each row's sum, over images (columns)."""
     return contributions.std(axis=1) * np.sqrt(contributions.shape[1])
 
 
-def _rule(task: Task, judge: Judge, grid: Grid, strength: float, n_tried: int) -> str:
+def _in_words(task: Task, judge: Judge, grid: Grid, strength: float, n_tried: int, rule: str) -> str:
     """Return one sentence on how the strength was chosen."""
     ((name, value),) = to_setting(task, strength).items()
     if grid.only:
         return f"{name} = {value:.3g}, {grid.only}."
     around = " around the best of ridge's leave-one-out" if grid.centred else ""
+    if rule == "best":
+        return f"{name} = {value:.3g}, the best of {n_tried} tried{around} by accuracy on {judge.name}."
     return (
         f"{name} = {value:.3g}, the strongest regularisation of {n_tried} tried{around} that is within one "
         f"standard error (image by image) of the best accuracy on {judge.name}."

@@ -20,7 +20,8 @@ def descend(
     search, and an iteration is two matrix products for all folds, strengths and classes together. The objective is
     that of scikit-learn's `LinearSVC` (λ = 1 / 2C) or `LogisticRegression` (λ = 1 / C), with a free intercept.
     """
-    curvature = 1.0 if task.kind == "linear-svm" else 0.5  # the largest second derivative of the loss
+    # the largest second derivative of the loss
+    curvature = max(1.0, task.positive_weight) if task.kind == "linear-svm" else 0.5
     penalty = np.where(task.rotated.penalised[:, None], strengths, 0.0).astype(np.float32)[:, :, None]
     metric = penalty + np.float32(curvature) * task.rotated.energy.astype(np.float32)[:, None, None]
     slope_at = _slope_of(task, penalty, weights.astype(np.float32))
@@ -50,6 +51,7 @@ def _slope_of(task: Task, penalty: np.ndarray, weights: np.ndarray) -> Callable[
     Z = task.rotated.Z
     hinge = task.kind == "linear-svm"
     loss_slope, targets = (hinge_slope, task.signs) if hinge else (softmax_slope, task.one_hot)
+    of_own_class = np.float32(task.positive_weight - 1) * task.one_hot
 
     def slope_at(W: np.ndarray) -> np.ndarray:
         slope = penalty * W
@@ -57,6 +59,8 @@ def _slope_of(task: Task, penalty: np.ndarray, weights: np.ndarray) -> Callable[
             scores = (Z[rows] @ W.reshape(len(W), -1)).reshape(-1, *W.shape[1:])
             change = loss_slope(scores, targets[rows, None, :])
             change *= weights[rows, :, None]
+            if task.positive_weight != 1:
+                change *= 1 + of_own_class[rows, None, :]
             slope += (Z[rows].T @ change.reshape(len(change), -1)).reshape(W.shape)
         return slope
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transfer.errors import DataError
 from transfer.heads.blocks import BLOCK
 from transfer.heads.checking import check_images
 from transfer.heads.folds import assign_folds
@@ -36,61 +37,75 @@ def find_judge(
     y_val: np.ndarray | None,
     present: np.ndarray,
     n_classes: int,
+    wanted: str = "auto",
 ) -> Judge:
-    """Return val as the judge where it is the better one, else leave-one-out for ridge and folds for the others.
+    """Return val as the judge where it is wanted or the better one, else leave-one-out for ridge and folds for others.
 
     Of val, only images of the classes that are present in training count.
     """
-    if task.kind == "ridge":
+    if task.kind == "ridge" and wanted == "auto":
         return leave_one_out(task)
     if X_val is not None and y_val is not None:
         X_val, y_val = check_images(X_val, y_val, n_classes, "validation")
         known = np.isin(y_val, present)
-        n, n_val = len(task.codes), int(known.sum())
-        if n_val > n or (n > _VAL_JUDGES_ABOVE and n_val >= n / 20):
+        n, n_val = len(task.codes) // task.n_rows, int(known.sum())
+        if (n_val and wanted == "val") or n_val > n or (n > _VAL_JUDGES_ABOVE and n_val >= n / 20):
             return _val(task, X_val[known], np.searchsorted(present, y_val[known]))
+    if wanted == "val":
+        raise DataError("The setting is to be chosen on validation images, and there are none. Give it a val part.")
     return _cross_validation(task, folds)
 
 
 def leave_one_out(task: Task) -> Judge:
     """Return ridge's judge: exact, at the price of one fit."""
-    alone = groups_per_class(task.codes, task.groups)[task.codes] == 1
+    codes, weights = task.of_images(task.codes), task.of_images(task.weights)
+    alone = groups_per_class(task.codes, task.groups)[codes] == 1
 
     def left_out(strengths: Sequence[float], final: bool) -> np.ndarray:
-        scores = leave_out(task, strengths)
+        scores = per_image(leave_out(task, strengths), task.n_rows)
         scores[:, alone] = np.nan
         return scores
 
-    return Judge(left_out, task.codes, task.weights, "leave-one-out scores")
+    return Judge(left_out, codes, weights, "leave-one-out scores")
 
 
 def _cross_validation(task: Task, folds: int) -> Judge:
     n_folds = max(2, min(folds, int(groups_per_class(task.codes, task.groups).max())))
-    fold = assign_folds(task.codes, task.groups, n_folds, task.seed)
+    codes = task.of_images(task.codes)
+    fold = assign_folds(codes, task.of_images(task.groups), n_folds, task.seed)
+    learned = np.repeat(fold, task.n_rows)
+    judged = np.repeat(fold, task.n_judged)
 
     def out_of_fold(strengths: Sequence[float], final: bool) -> np.ndarray:
         problems = [(k, s) for k in range(n_folds) for s in range(len(strengths))]
-        weights = task.weights[:, None] * (fold[:, None] != np.array([k for k, _ in problems]))
+        weights = task.weights[:, None] * (learned[:, None] != np.array([k for k, _ in problems]))
         W = solve(task, [strengths[s] for _, s in problems], weights, final=final)
         W = W.reshape(len(W), n_folds, -1)
         scores = np.full((len(strengths), len(fold), task.n_classes), np.nan, np.float32)
         for k in range(n_folds):
-            held = np.flatnonzero(fold == k)
-            found = task.rotated.Z[held] @ W[:, k]
-            scores[:, held] = found.reshape(len(held), len(strengths), task.n_classes).transpose(1, 0, 2)
+            found = task.judged[judged == k] @ W[:, k]
+            found = found.reshape(len(found), len(strengths), task.n_classes).transpose(1, 0, 2)
+            scores[:, fold == k] = per_image(found, task.n_judged)
         return scores
 
-    return Judge(out_of_fold, task.codes, task.weights, f"out-of-fold scores ({n_folds} folds)")
+    name = f"out-of-fold scores ({n_folds} folds)"
+    return Judge(out_of_fold, codes, task.of_images(task.weights), name)
+
+
+def per_image(scores: np.ndarray, n_rows: int) -> np.ndarray:
+    """Return (L, n, C), the average over the rows of each image, from (L, n · rows, C)."""
+    return scores.reshape(len(scores), -1, n_rows, scores.shape[2]).mean(axis=2) if n_rows > 1 else scores
 
 
 def _val(task: Task, X_val: np.ndarray, codes: np.ndarray) -> Judge:
-    Z = task.rotated.rotate_others(X_val)
+    n_views = X_val[0].size // X_val.shape[-1]
+    Z = task.rotated.rotate_others(X_val.reshape(-1, X_val.shape[-1]))
     weight_of = np.zeros(task.n_classes)
     weight_of[task.codes] = task.weights
 
     def on_val(strengths: Sequence[float], final: bool) -> np.ndarray:
         W = solve(task, strengths, np.repeat(task.weights[:, None], len(strengths), axis=1), final=final)
-        return np.stack([Z @ W[:, s] for s in range(len(strengths))])
+        return per_image(np.stack([Z @ W[:, s] for s in range(len(strengths))]), n_views)
 
     return Judge(on_val, codes, weight_of[codes], "the validation images", is_val=True)
 

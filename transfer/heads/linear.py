@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from transfer.errors import UsageError
 from transfer.heads.losses import softmax
-from transfer.heads.scaling import unit_rows
 
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """An affine map from raw features to class scores, with the temperature that calibrates them.
+    """An affine map from features to class scores, with the temperature that calibrates them.
 
     Attributes
     ----------
     weight : (C, d) float32
     bias : (C,) float32
     temperature : scores are divided by it before the softmax
-    row_norm : None, or 'l2' when each row of features is brought to unit length first (then the head does not fold)
 
     Examples
     --------
@@ -32,23 +31,12 @@ class LinearHead:
     weight: np.ndarray
     bias: np.ndarray
     temperature: float = 1.0
-    row_norm: str | None = None
-
-    @property
-    def folds(self) -> bool:
-        """Whether one `nn.Linear` on the raw features gives the same probabilities."""
-        return self.row_norm is None
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return (n, C) float32 scores of raw features (n, d), not divided by the temperature."""
-        if X.ndim != 2 or X.shape[1] != self.weight.shape[1]:
-            raise UsageError(
-                f"Features of shape {X.shape} do not fit a head for {self.weight.shape[1]} dimensions: "
-                "use the backbone and tap that the head was fitted on."
-            )
-        X = np.asarray(X, np.float32)
-        if self.row_norm == "l2":
-            X = unit_rows(X)
+        """Return (n, C) float32 scores of features (n, d), or (n, views, d), not divided by the temperature."""
+        return score_views(self._score, X, self.weight.shape[1])
+
+    def _score(self, X: np.ndarray) -> np.ndarray:
         return X @ self.weight.T.astype(np.float32) + self.bias.astype(np.float32)
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
@@ -60,13 +48,25 @@ class LinearHead:
         return self.scores(X).argmax(axis=1)
 
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return weight and bias of the one `nn.Linear` whose softmax gives the calibrated probabilities.
-
-        Raises
-        ------
-        UsageError
-            The head normalises rows, which no linear layer does.
-        """
-        if not self.folds:
-            raise UsageError("A head with row-wise L2 does not fold into one layer. Fit with scaling='global'.")
+        """Return weight and bias of the one `nn.Linear` whose softmax gives the calibrated probabilities."""
         return (self.weight / self.temperature).astype(np.float32), (self.bias / self.temperature).astype(np.float32)
+
+
+def score_views(score: Callable[[np.ndarray], np.ndarray], X: np.ndarray, d: int) -> np.ndarray:
+    """Return (n, C): what `score` says of rows (n, d), or the average of what it says of the views (n, views, d).
+
+    Averaged or summed makes no difference to which class wins; the paper's sum (Razavian et al., 2014) has the
+    temperature in it.
+
+    Raises
+    ------
+    UsageError
+        Rows of another length than the head was fitted on.
+    """
+    if X.ndim not in (2, 3) or X.shape[-1] != d:
+        raise UsageError(
+            f"Features of shape {X.shape} do not fit a head for {d} dimensions: use the backbone and tap that the "
+            "head was fitted on."
+        )
+    scores = score(np.asarray(X, np.float32).reshape(-1, d))
+    return scores if X.ndim == 2 else scores.reshape(len(X), X.shape[1], -1).mean(axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer.heads.blocks import row_blocks
-from transfer.heads.scaling import scale_factors, unit_rows
+from transfer.heads.scaling import scale_factors, whitening_factors
 
 _NEGLIGIBLE = 1e-11  # of the largest eigenvalue; a direction with less is rounding error
 
@@ -20,7 +20,6 @@ class Rotated:
     energy: np.ndarray  # (D,) weighted sum of squares of each column
     rotation: np.ndarray  # (d, D - 1)
     shift: np.ndarray  # (d,)
-    row_norm: str | None  # 'l2': rows of X were brought to unit length first
 
     @property
     def penalised(self) -> np.ndarray:
@@ -29,7 +28,7 @@ class Rotated:
 
     def rotate_others(self, X: np.ndarray) -> np.ndarray:
         """Return (m, D) of images that the rotation was not made from."""
-        return _turned(unit_rows(X) if self.row_norm else X, self.rotation, self.shift)
+        return _turned(X, self.rotation, self.shift)
 
     def affine(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return weight (C, d) and bias (C,) on X that score as coefficients (D, C) do on Z."""
@@ -39,8 +38,6 @@ class Rotated:
 
 def rotate(X: np.ndarray, weights: np.ndarray, scaling: str) -> Rotated:
     """Scale the features and turn them into the eigenbasis of XᵀX or XXᵀ, whichever is smaller."""
-    row_norm = "l2" if scaling == "l2" else None
-    X = unit_rows(X) if row_norm else X
     n, d = X.shape
     total = weights.sum()
     shift, squares = np.zeros(d), np.zeros(d)
@@ -52,7 +49,10 @@ def rotate(X: np.ndarray, weights: np.ndarray, scaling: str) -> Rotated:
     root = np.sqrt(weights)[:, None]
     energy, vectors = (_eigenbasis_of_columns if n > d else _eigenbasis_of_rows)(X, shift, scale, root)
     rotation = np.broadcast_to(scale, (d,))[:, None] * vectors
-    return Rotated(_turned(X, rotation, shift), np.append(energy, total), rotation, shift, row_norm)
+    if scaling == "whiten":
+        factors = whitening_factors(energy)
+        energy, rotation = energy * factors**2, rotation * factors
+    return Rotated(_turned(X, rotation, shift), np.append(energy, total), rotation, shift)
 
 
 def _eigenbasis_of_columns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,12 @@ def solve(task: Task, strengths: Sequence[float], weights: np.ndarray, *, final:
     return descend(task, np.asarray(strengths), weights, tolerance=1e-5 if final else 1e-3)
 
 
-def solve_to_keep(task: Task, strength: float) -> np.ndarray:
+def solve_to_keep(task: Task, strength: float | np.ndarray) -> np.ndarray:
     """Return (D, C) coefficients of the head that is kept: scikit-learn's own, where it has this loss."""
     only_intercept = task.rotated.Z.shape[1] == 1
+    if isinstance(strength, np.ndarray) or (task.positive_weight != 1 and not only_intercept):
+        strengths = np.broadcast_to(strength, task.n_classes)
+        return np.column_stack([_solve_one_class(task, c, float(strengths[c])) for c in range(task.n_classes)])
     if task.kind in ("linear-svm", "logistic") and not only_intercept:
         return _solve_with_scikit_learn(task, strength)
     return solve(task, [strength], task.weights[:, None], final=True)[:, 0, :].astype(np.float64)
@@ -33,16 +37,28 @@ def solve_to_keep(task: Task, strength: float) -> np.ndarray:
 
 def _solve_with_scikit_learn(task: Task, strength: float) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import LinearSVC
     from threadpoolctl import threadpool_limits
 
     Z, C = task.rotated.Z[:, :-1].astype(np.float64), to_setting(task, strength)["C"]
-    if task.kind == "linear-svm":
-        # LinearSVC penalises its intercept, the less the larger its scaling
-        model = LinearSVC(C=C, intercept_scaling=30, dual=False, tol=1e-6, max_iter=10_000, random_state=0)
-    else:
-        model = LogisticRegression(C=C, tol=1e-5, max_iter=10_000)
+    is_svm = task.kind == "linear-svm"
+    model = _linear_svc(C) if is_svm else LogisticRegression(C=C, tol=1e-5, max_iter=10_000)
     with threadpool_limits(1, user_api="blas"):
         model.fit(Z, task.codes, sample_weight=task.weights)
     rows = np.column_stack([model.coef_, model.intercept_]).T
     return rows if rows.shape[1] > 1 else np.hstack([-rows, rows]) / (1 if task.kind == "linear-svm" else 2)
+
+
+def _solve_one_class(task: Task, c: int, strength: float) -> np.ndarray:
+    """Return (D,) coefficients of one class against the rest."""
+    is_class = task.codes == c
+    model = _linear_svc(to_setting(task, strength)["C"])
+    weights = task.weights * np.where(is_class, task.positive_weight, 1.0)
+    model.fit(task.rotated.Z[:, :-1].astype(np.float64), is_class, sample_weight=weights)
+    return np.append(model.coef_[0], model.intercept_)
+
+
+def _linear_svc(C: float) -> Any:
+    from sklearn.svm import LinearSVC
+
+    # LinearSVC penalises its intercept, the less the larger its scaling
+    return LinearSVC(C=C, intercept_scaling=30, dual=False, tol=1e-6, max_iter=10_000, random_state=0)

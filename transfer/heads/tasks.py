@@ -8,20 +8,41 @@ import numpy as np
 
 from transfer.heads.rotation import Rotated
 
-HEADS = ("linear-svm", "logistic", "ridge", "frozen")
+LINEAR_HEADS = ("linear-svm", "logistic", "ridge", "frozen")
+HEADS = (*LINEAR_HEADS, "knn")
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Rotated features with their labels. What is solved: λ/2 |w|² + Σ weight · loss, with a free intercept."""
+    """Rotated features with their labels. What is solved: λ/2 |w|² + Σ weight · loss, with a free intercept.
+
+    An image has one row to learn from, or several that follow one another: views of it, or copies with holes in them.
+    """
 
     kind: str
     rotated: Rotated
-    codes: np.ndarray  # (n,) labels among the classes that are present
+    codes: np.ndarray  # (rows,) labels among the classes that are present
     n_classes: int  # that are present
-    weights: np.ndarray  # (n,)
-    groups: np.ndarray  # (n,) integers
+    weights: np.ndarray  # (rows,)
+    groups: np.ndarray  # (rows,) integers; the rows of an image have one
     seed: int
+    n_rows: int = 1  # of each image that are learned from
+    clean: np.ndarray | None = None  # (n · V, D) rows that are judged; None: those that are learned from
+    positive_weight: float = 1.0  # of an image in the one-vs-rest problem of its own class
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Rows (n · V, D) of which an image's scores are the average."""
+        return self.rotated.Z if self.clean is None else self.clean
+
+    @property
+    def n_judged(self) -> int:
+        """V: judged rows of each image."""
+        return len(self.judged) // (len(self.codes) // self.n_rows)
+
+    def of_images(self, values: np.ndarray) -> np.ndarray:
+        """Return one value per image from one per row: `codes`, `weights`, `groups`."""
+        return values[:: self.n_rows]
 
     @property
     def one_hot(self) -> np.ndarray:

@@ -6,8 +6,8 @@ either decoded completely or refused as an `UnreadableImage`; nothing is guessed
 * `decoding` leads from a file to pixels: `formats` says which plugin of Pillow opens it, `guard` keeps Pillow strict
   meanwhile, `orientation` sets the image upright, `pixels` makes 8-bit RGB of every mode.
 * `unreadable` is what a refused image becomes; `foreign` and `damage` find the words for it.
-* `preprocessing` says which part of the pixels a backbone sees and at which size. `views` cuts that out,
-  `augmentation` draws another one for training, and `batches` normalises them.
+* `preprocessing` says which part of the pixels a backbone sees and at which size. `views` cuts that out, `fixed` knows
+  other crops, mirrors and turns, `augmentation` draws one at random for training, and `batches` normalises them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,28 @@ from transfer.images.augmentation import (
 )
 from transfer.images.batches import normalise, stack
 from transfer.images.decoding import MAX_PIXELS, decode
+from transfer.images.fixed import FIXED_VIEWS, STANDARD, FixedView
 from transfer.images.formats import FORMATS
 from transfer.images.preprocessing import CROP_MODES, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocessing
 from transfer.images.unreadable import UnreadableImage
-from transfer.images.views import load_view, shrink, view
+from transfer.images.views import View, load_view, shrink, view
 
 __all__ = [
     "AUGMENTATIONS",
     "CROP_MODES",
+    "FIXED_VIEWS",
     "FORMATS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "INTERPOLATIONS",
     "MAX_PIXELS",
+    "STANDARD",
     "Augmentation",
+    "FixedView",
     "Preprocessing",
     "RandomView",
     "UnreadableImage",
+    "View",
     "decode",
     "find_augmentation",
     "generator_for",

@@ -81,6 +81,10 @@ class RandomView:
         """Return plain values for a cache's key."""
         return {**asdict(self), "version": _VERSION}
 
+    def needed_side(self, preprocessing: Preprocessing) -> int:
+        """Return the pixels that an image's shorter side is needed with."""
+        return self.augmentation.needed_side(preprocessing)
+
     def see(self, pixels: np.ndarray, preprocessing: Preprocessing, content: str) -> torch.Tensor:
         """Return this view of the image with that content, whatever it is called and wherever it stands."""
         rng = generator_for("view", self.seed, self.number, int(content[:16], 16))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,23 @@ from transfer.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch
+
+
+class View(Protocol):
+    """What a backbone is shown of an image: the standard view below, a `FixedView` or a `RandomView`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a cache's key; the standard view has none."""
+        ...
+
+    def needed_side(self, preprocessing: Preprocessing) -> int:
+        """Return the pixels that an image's shorter side is needed with."""
+        ...
+
+    def see(self, pixels: np.ndarray, preprocessing: Preprocessing, content: str) -> torch.Tensor:
+        """Return uint8 (3, input_size, input_size) of an image whose content has that SHA-256."""
+        ...
+
 
 # Longer shapes than 8:1 lose their ends before they are resized: enough for every centre crop, and a
 # 20000×1 image would otherwise pass through 4 GB on its way to a square.

@@ -18,10 +18,6 @@ def find_cut(recipe: Recipe, backbone: Backbone) -> str:
     UsageError
         There is no such cut, or the recipe asks for what cannot be trained there.
     """
-    if recipe.tap != cuts.FEATURES:
-        raise UsageError(f"Fine-tuning trains up to the features, not to the tap {recipe.tap!r}. Leave out tap.")
-    if recipe.head.scaling == "l2":
-        raise UsageError("Fine-tuning needs a head that is one linear layer. Leave out head.scaling=l2.")
     if recipe.strategy == "full":
         if recipe.cut not in (None, cuts.PIXELS):
             raise UsageError(f"`full` cuts at the pixels, not at {recipe.cut!r}. Use --recipe partial.")

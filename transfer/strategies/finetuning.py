@@ -26,7 +26,7 @@ from transfer.backbones import Backbone, fingerprint
 from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder
-from transfer.heads import FittedHead, LinearHead, fit_temperature
+from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
 from transfer.strategies.courses import Course, choose_course, describe_course, find_costs
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import fit_linear, fit_on
@@ -63,8 +63,7 @@ def fine_tune(job: Job) -> Trained:
     if outcome.best_epoch:
         fitted, scores = tuning.calibrate(outcome)
         if tuning.course.refit and tuning.refit(outcome):
-            weight, bias = _arrays(tuning.trainee.head)
-            head = dataclasses.replace(fitted.head, weight=weight, bias=bias)  # at the temperature that val gave
+            head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
             fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
         backbone = tuning.backbone()
         X_test = _features(job, backbone, job.split.indices("test"), "Features of test")
@@ -227,7 +226,8 @@ def _solve_head(job: Job, images: np.ndarray) -> FittedHead:
     return fit_on(job.recipe, job.X[images], labels, groups, len(job.dataset.classes), kind=_HEAD)
 
 
-def _start_head(layer: nn.Linear, head: LinearHead, start: str) -> None:
+def _start_head(layer: nn.Linear, head: Head, start: str) -> None:
+    assert isinstance(head, LinearHead)
     weight, bias = (torch.from_numpy(array) for array in head.folded())
     is_zero = start == "zero"
     with torch.no_grad():

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from transfer import metrics
-from transfer.backbones import load_backbone
+from transfer.backbones import Backbone, load_backbone
 from transfer.dataset import Source, Split, draw_split, read_split, scan, stop_on_bad, thin_out
 from transfer.errors import UsageError
-from transfer.features import extract
+from transfer.features import Representation, extract
 from transfer.progress import Progress
-from transfer.recipe import Recipe, load_recipe
+from transfer.recipe import FeatureSettings, Recipe, load_recipe
 from transfer.runs import Run, check_head, reserve, write_run
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.finetuning import fine_tune
@@ -105,6 +105,7 @@ def _carry_out(job: Job, folder: Path) -> Run:
         dataset=job.dataset,
         split=job.split,
         backbone=trained.backbone,
+        representation=job.representation,
         fitted=trained.fitted,
         scores={**trained.scores, "test": test_scores},
         test_probabilities=probabilities,
@@ -136,13 +137,16 @@ def _prepare(
     if split is not None:
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
     with clock.time("load backbone"):
-        backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+        backbone = _seen_as(load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed), recipe.features)
+        representation = Representation.from_settings(recipe.taps, recipe.features)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
     with clock.time("features"):
         extraction = extract(
             dataset,
             backbone,
-            (recipe.tap,),
+            representation.taps,
+            pool=representation.pool,
+            views=representation.views,
             exact=recipe.exact,
             device=recipe.device,
             max_pixels=recipe.data.max_pixels,
@@ -155,7 +159,7 @@ def _prepare(
         if split is not None
         else draw_split(dataset, seed=recipe.seed, test_share=recipe.data.test_share, val_share=recipe.data.val_share)
     )
-    X = extraction.rows(recipe.tap)
+    X = extraction.represent(representation)
     if recipe.data.per_class:
         kept = thin_out(dataset, parts, recipe.data.per_class, recipe.seed)
         reason = [*parts.reason, f"At most {recipe.data.per_class} images of each class are trained on, as asked."]
@@ -165,4 +169,11 @@ def _prepare(
         progress.say(line)
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
-    return Job(recipe, dataset, parts, backbone, X, progress, clock, cut, speed), folder
+    return Job(recipe, dataset, parts, backbone, representation, X, progress, clock, cut, speed), folder
+
+
+def _seen_as(backbone: Backbone, settings: FeatureSettings) -> Backbone:
+    """Return the backbone with the resizing that the recipe asks for, where it does."""
+    own = backbone.preprocessing
+    mode, share = settings.crop_mode or own.crop_mode, settings.crop_share or own.crop_share
+    return dataclasses.replace(backbone, preprocessing=dataclasses.replace(own, crop_mode=mode, crop_share=share))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.dataset import Dataset, Source, Split, describe, draw_split, scan
-from transfer.features import decode_all
+from transfer.features import Representation, decode_all
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
@@ -48,12 +48,13 @@ def inspect(
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
     counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
+    read = Representation.from_settings(recipe.taps, recipe.features)
     what = {
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
-    }.get(recipe.strategy, f"{recipe.backbone} frozen up to {recipe.tap!r}")
+    }.get(recipe.strategy, f"{recipe.backbone} frozen, {read.describe()}")
     return [
-        f"{recipe.strategy}: {what}, a linear head of {len(dataset.classes)} classes on {counts['train']} images; "
+        f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {counts['train']} images; "
         f"{counts['val']} check it, {counts['test']} are reported on.",
         *split.reason,
     ]

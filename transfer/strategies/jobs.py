@@ -14,6 +14,7 @@ import numpy as np
 
 from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Split
+from transfer.features import Representation
 from transfer.heads import FittedHead
 from transfer.progress import Progress
 from transfer.recipe import Recipe
@@ -43,7 +44,8 @@ class Job:
     dataset: Dataset
     split: Split
     backbone: Backbone
-    X: np.ndarray  # (N, d): row i for image i of the dataset
+    representation: Representation
+    X: np.ndarray  # (N, d) or (N, views, d): what the head reads of image i of the dataset
     progress: Progress
     clock: Clock
     cut: str | None = None  # None: the whole network stays frozen

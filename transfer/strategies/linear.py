@@ -43,15 +43,25 @@ def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) ->
     """
     y, groups = dataset.labels, np.array(dataset.hashes)
     train, val = split.indices("train"), split.indices("val")
-    fitted = fit_on(recipe, X[train], y[train], groups[train], len(dataset.classes))
+    n_classes = len(dataset.classes)
+    chosen_on_val = recipe.head.judge == "val"
+    by_val = {"X_val": X[val], "y_val": y[val]} if chosen_on_val and len(val) else {}
+    fitted = fit_on(recipe, X[train], y[train], groups[train], n_classes, **by_val)
     scores: dict[str, Any] = {}
     if len(val):
         scores["val"] = metrics.evaluate(fitted.head.probabilities(X[val]), y[val], dataset.classes)
         if recipe.head.refit:
             both = np.sort(np.concatenate([train, val]))
-            fitted = fit_on(recipe, X[both], y[both], groups[both], len(dataset.classes))
-            rule = f"{fitted.rule} On train and val together; val was scored by a head made from train alone."
-            fitted = dataclasses.replace(fitted, rule=rule)
+            if chosen_on_val:  # the setting stays
+                again = fit_on(
+                    recipe, X[both], y[both], groups[both], n_classes, judge="auto", grid=[*fitted.chosen.values()]
+                )
+                rule = f"{fitted.rule} Then on train and val together. Val chose: its score flatters."
+                fitted = dataclasses.replace(again, rule=rule, table=fitted.table)
+            else:
+                fitted = fit_on(recipe, X[both], y[both], groups[both], n_classes)
+                rule = f"{fitted.rule} On train and val together; val was scored by a head made from train alone."
+                fitted = dataclasses.replace(fitted, rule=rule)
     return fitted, scores
 
 
@@ -66,26 +76,35 @@ def cross_validate(recipe: Recipe, X: np.ndarray, dataset: Dataset, n_folds: int
     probabilities = np.zeros((len(y), len(dataset.classes)))
     for fold in range(n_folds):
         rest, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-        fitted = fit_on(recipe, X[rest], y[rest], groups[rest], len(dataset.classes))
+        fitted = fit_on(recipe, X[rest], y[rest], groups[rest], len(dataset.classes), judge="auto")
         probabilities[held] = fitted.head.probabilities(X[held])
     scored = fold_of >= 0
     return metrics.evaluate(probabilities[scored], y[scored], dataset.classes)
 
 
 def fit_on(
-    recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray, n_classes: int, kind: str | None = None
+    recipe: Recipe,
+    X: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    n_classes: int,
+    kind: str | None = None,
+    **changes: Any,
 ) -> FittedHead:
-    """Fit a head as the recipe says, of the recipe's kind or another one."""
+    """Fit a head as the recipe says, of the recipe's kind or another one, with changes to what `fit_head` is given."""
     settings = recipe.head
-    return fit_head(
-        kind or recipe.strategy,
-        X,
-        y,
-        n_classes,
-        groups=groups,
-        scaling=settings.scaling,
-        class_weight=None if settings.class_weight == "none" else settings.class_weight,
-        folds=settings.folds,
-        grid=settings.grid,
-        seed=recipe.seed,
-    )
+    options: dict[str, Any] = {
+        "groups": groups,
+        "scaling": settings.scaling,
+        "class_weight": None if settings.class_weight == "none" else settings.class_weight,
+        "positive_weight": settings.positive_weight,
+        "multiclass": settings.multiclass,
+        "dropout": settings.dropout,
+        "folds": settings.folds,
+        "grid": recipe.grid,
+        "search": settings.search,
+        "judge": settings.judge,
+        "rule": settings.rule,
+        "seed": recipe.seed,
+    }
+    return fit_head(kind or recipe.strategy, X, y, n_classes, **{**options, **changes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from transfer.cache import ActivationCache
 from transfer.dataset import Dataset
 from transfer.errors import DataError
 from transfer.features import Plans, Runner, extract
-from transfer.images import RandomView, find_augmentation
+from transfer.images import STANDARD, RandomView, View, find_augmentation
 from transfer.strategies.jobs import Job
 from transfer.training import (
     CachedExamples,
@@ -66,14 +67,14 @@ class Looks:
 
     def _cached(self, part: Dataset, augment: str, what: str) -> Examples:
         seed, n_views = self._job.recipe.seed, 1 if augment == "none" else self._n_views
-        caches = []
-        for k in range(n_views):
-            view = None if augment == "none" else RandomView(find_augmentation(augment), seed, k)
-            which = f", view {k + 1} of {n_views}" if n_views > 1 else ""
-            caches.append(self._rows(part, view, f"{what.capitalize()} at {self._at}{which}"))
+        views = [
+            STANDARD if augment == "none" else RandomView(find_augmentation(augment), seed, k) for k in range(n_views)
+        ]
+        which = f", {n_views} views" if n_views > 1 else ""
+        caches = self._rows(part, views, f"{what.capitalize()} at {self._at}{which}")
         return CachedExamples(caches, part.hashes, part.labels, seed)
 
-    def _rows(self, part: Dataset, random_view: RandomView | None, label: str) -> ActivationCache:
+    def _rows(self, part: Dataset, views: Sequence[View], label: str) -> list[ActivationCache]:
         recipe = self._job.recipe
         extraction = extract(
             part,
@@ -84,14 +85,14 @@ class Looks:
             exact=recipe.exact,
             device=recipe.device,
             max_pixels=recipe.data.max_pixels,
-            random_view=random_view,
+            views=views,
             computed_in=self._computed_in,
             label=label,
             progress=self._job.progress,
         )
         require_all(extraction.dataset, part)
         self._computed_in = extraction.computed_in
-        return extraction.caches[self._at]
+        return [caches[self._at] for caches in extraction.views]
 
 
 def pixels_of(job: Job, part: Dataset, augment: str) -> DecodedPixels:

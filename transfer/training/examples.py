@@ -13,6 +13,7 @@ from transfer.cache import ActivationCache
 from transfer.errors import DataError
 from transfer.features import Runner
 from transfer.images import (
+    STANDARD,
     Augmentation,
     Preprocessing,
     RandomView,
@@ -117,7 +118,7 @@ class LivePrefixExamples:
 
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         is_random = self.augmentation != Augmentation()
-        self.runner.random_view = RandomView(self.augmentation, self.seed, epoch) if is_random else None
+        self.runner.views = (RandomView(self.augmentation, self.seed, epoch) if is_random else STANDARD,)
         positions = [int(position) for batch in order for position in batch]
         waiting = np.empty((0,))
         wanted = iter([len(batch) for batch in order])
@@ -126,7 +127,7 @@ class LivePrefixExamples:
             if found.bad:
                 position, reason = found.bad[0]
                 raise DataError(f"{self.runner.sources[position]} cannot be read any more: {reason}.")
-            (rows,) = found.rows.values()
+            (rows,) = found.views[0].values()
             waiting = np.concatenate([waiting, rows]) if len(waiting) else rows
             while size and len(waiting) >= size:
                 yield torch.from_numpy(waiting[:size].astype(self.dtype).astype(np.float32))
