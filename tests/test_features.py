@@ -220,7 +220,7 @@ def test_measuring_takes_a_small_share_of_the_job(shapes: Path, backbone, tmp_pa
     assert plans.choose(600, slow) == plans.usual  # a job of 0.6 s: 0.03 s of measuring
     assert len(timed) == 2  # the first tells how long the job is
     plans.choose(100_000, slow)
-    assert len(timed) > 4
+    assert len(timed) >= 4  # all that there are where float32 is the only type
 
 
 def test_a_plan_that_does_not_fit_into_memory_is_not_taken(backbone, tmp_path: Path) -> None:

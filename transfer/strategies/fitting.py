@@ -10,18 +10,19 @@ from typing import Any
 import torch
 
 from transfer import metrics
-from transfer.backbones import Backbone, load_backbone
+from transfer.backbones import load_backbone
 from transfer.dataset import Source, Split, draw_split, read_split, scan, stop_on_bad, thin_out
 from transfer.errors import UsageError
 from transfer.features import Representation, extract
 from transfer.progress import Progress
-from transfer.recipe import FeatureSettings, Recipe, load_recipe
+from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_head, reserve, write_run
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import fit_frozen
+from transfer.strategies.protocols import describe_protocol, seen_as
 from transfer.training import LOGS, require_log
 
 _ENOUGH = 128  # images whose features tell the speed of the network
@@ -137,7 +138,9 @@ def _prepare(
     if split is not None:
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
     with clock.time("load backbone"):
-        backbone = _seen_as(load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed), recipe.features)
+        backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+        seen = seen_as(backbone.preprocessing, recipe.features)
+        backbone = dataclasses.replace(backbone, preprocessing=seen)
         representation = Representation.from_settings(recipe.taps, recipe.features)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
     with clock.time("features"):
@@ -165,15 +168,8 @@ def _prepare(
         reason = [*parts.reason, f"At most {recipe.data.per_class} images of each class are trained on, as asked."]
         dataset, X = dataset.subset(kept), X[kept]
         parts = Split(parts.parts[kept], reason, parts.cross_validate)
-    for line in [*dataset.notes, *describe_plan(recipe, dataset, parts)]:
+    for line in [*dataset.notes, *describe_protocol(recipe, seen), *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
     return Job(recipe, dataset, parts, backbone, representation, X, progress, clock, cut, speed), folder
-
-
-def _seen_as(backbone: Backbone, settings: FeatureSettings) -> Backbone:
-    """Return the backbone with the resizing that the recipe asks for, where it does."""
-    own = backbone.preprocessing
-    mode, share = settings.crop_mode or own.crop_mode, settings.crop_share or own.crop_share
-    return dataclasses.replace(backbone, preprocessing=dataclasses.replace(own, crop_mode=mode, crop_share=share))

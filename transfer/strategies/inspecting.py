@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transfer.backbones import default_preprocessing, full_name
 from transfer.dataset import Dataset, Source, Split, describe, draw_split, scan
-from transfer.features import Representation, decode_all
+from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
+from transfer.strategies.protocols import describe_protocol, seen_as
 
 
 def inspect(
@@ -42,17 +44,18 @@ def inspect(
         pixels, bad = decode_all(dataset.paths, max_pixels, advance)
     dataset = dataset.without(bad)
     split = draw_split(dataset, seed=seed)
-    return {**describe(dataset, split), "pixels": pixels, "plan": describe_plan(chosen, dataset, split)}
+    seen = seen_as(default_preprocessing(full_name(chosen.backbone)), chosen.features)
+    plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
+    return {**describe(dataset, split), "pixels": pixels, "plan": plan}
 
 
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
     counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
-    read = Representation.from_settings(recipe.taps, recipe.features)
     what = {
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
-    }.get(recipe.strategy, f"{recipe.backbone} frozen, {read.describe()}")
+    }.get(recipe.strategy, f"{recipe.backbone} frozen up to {' and '.join(map(repr, recipe.taps))}")
     return [
         f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {counts['train']} images; "
         f"{counts['val']} check it, {counts['test']} are reported on.",
