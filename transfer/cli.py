@@ -212,35 +212,45 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("run", type=click.Path())
-@click.argument("images", nargs=-1, required=True, type=click.Path())
-@click.option("--top", default=1, metavar="K", help="Show the K most probable classes.", type=click.IntRange(1))
+@click.argument("run_and_images", nargs=-1, required=True, type=click.Path(), metavar="[RUN] IMAGE...")
+@click.option("--top", metavar="K", help="Show the K most probable classes: 1, of ImageNet 5.", type=click.IntRange(1))
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write a table.")
-@_common("device", "max_pixels", "json", "quiet")
+@_common("backbone", "weights", "device", "max_pixels", "json", "quiet")
 def predict(
-    run: str,
-    images: tuple[str, ...],
-    top: int,
+    run_and_images: tuple[str, ...],
+    top: int | None,
     csv_file: str | None,
+    backbone: str | None,
+    weights: str | None,
     device: str | None,
     max_pixels: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Classify images, or all images in a folder, with a run."""
+    """Classify images, or all images in a folder, with a run.
+
+    With --backbone there is no RUN: a pretrained network says which classes of ImageNet it sees.
+    """
     from transfer.dataset import find_images
-    from transfer.errors import DataError
+    from transfer.errors import DataError, UsageError
     from transfer.files import require_folder, write_csv
     from transfer.images import MAX_PIXELS
+    from transfer.predictions import classify_imagenet
     from transfer.runs import load_run
 
     if csv_file:
         require_folder(Path(csv_file).parent)
-    loaded = load_run(run)
-    predictions = loaded.predict(
-        find_images(images), device=device or "auto", max_pixels=max_pixels or MAX_PIXELS, quiet=quiet
-    )
-    rows = predictions.top(top)
+    settings: dict[str, Any] = {"device": device or "auto", "max_pixels": max_pixels or MAX_PIXELS, "quiet": quiet}
+    if backbone:
+        predictions = classify_imagenet(find_images(run_and_images), backbone, weights=weights, **settings)
+    else:
+        run, *images = run_and_images
+        if weights:
+            raise UsageError("A run has its own weights: leave out --weights, or name the network with --backbone.")
+        if not images:
+            raise UsageError("Give a run and images: `transfer predict RUN IMAGE...`, or --backbone NAME IMAGE...")
+        predictions = load_run(run).predict(find_images(images), **settings)
+    rows = predictions.top(top or (5 if backbone else 1))
     if csv_file:
         n = len(rows[0]["top"]) if rows else 1
         header = ["path", *(name for i in range(1, n + 1) for name in (f"class_{i}", f"probability_{i}"))]
