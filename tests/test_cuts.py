@@ -717,6 +717,16 @@ def test_maps_that_were_joined_are_read_before_the_activation_of_each():
 
 
 @torch.no_grad()
+def test_the_heads_of_timm_are_passed_through():
+    import timm
+
+    model = timm.create_model("repvgg_a0", num_classes=0).eval()
+    values = read_taps(model, ["features.pre", FEATURES, "stages.pre"], (3, 64, 64))(images(64))
+    assert torch.allclose(values["features.pre"], values["stages.pre"].mean((2, 3)), atol=1e-6)
+    assert not torch.equal(values["features.pre"], values[FEATURES])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("act", [nn.ReLU(inplace=True), nn.SiLU(), nn.GELU(), nn.Hardswish(inplace=True)])
 def test_a_value_is_read_before_an_activation_of_any_kind_also_one_in_place(act):
     model = Recipe(
@@ -730,12 +740,15 @@ def test_a_value_is_read_before_an_activation_of_any_kind_also_one_in_place(act)
 
 
 @pytest.mark.parametrize(
-    ("name", "tap"),
-    [("timm/test_vit", FEATURES), ("timm/test_resnet", "layer2.0.conv1"), ("timm/test_resnet", "conv1")],
+    ("name", "tap", "obstacle"),
+    [
+        ("timm/test_vit", FEATURES, r"an operation \(layer_norm\)"),
+        ("timm/test_resnet", "layer2.0.conv1", r"layer2.0.conv1 \(Conv2d\)"),
+    ],
 )
-def test_a_tap_that_is_behind_no_activation_is_refused(name, tap):
+def test_a_tap_that_is_behind_no_activation_is_refused(name, tap, obstacle):
     side = IMAGE_SIDE[name]
-    with pytest.raises(UsageError, match=f"'{tap}' is not behind an activation.* Read '{tap}' itself"):
+    with pytest.raises(UsageError, match=f"'{tap}' is not behind an activation.* {obstacle} comes first. Read '{tap}'"):
         read_taps(tiny(name), [f"{tap}.pre"], (3, side, side))
 
 

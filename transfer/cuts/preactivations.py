@@ -79,8 +79,8 @@ def add_preactivations(
         before = writer.write(nodes[behind])
         if before is None:
             raise UsageError(
-                f"{behind!r} is not behind an activation: nothing like a ReLU lies between it and the last layer with "
-                f"weights, so there is no {tap!r}. Read {behind!r} itself."
+                f"There is no {tap!r}: {behind!r} is not behind an activation, going back from it "
+                f"{writer.obstacle} comes first. Read {behind!r} itself."
             )
         found[tap] = before
     return writer.record, found, writer.overwritten
@@ -97,6 +97,7 @@ class _Writer:
         self.end = self.graph.output(self.graph.graph_copy(record.graph, self.copies))
         self.record = replace(record, graph=self.graph, modules=dict(record.modules))
         self.overwritten = {self.copies[node] for node, fact in facts.items() if fact.overwritten}
+        self.obstacle = ""  # at which the way back ended, in words
         self._kept: dict[fx.Node, fx.Node] = {}
 
     def write(self, node: fx.Node) -> fx.Node | None:
@@ -111,6 +112,7 @@ class _Writer:
             with self.graph.inserting_before(self.end):
                 return self.graph.call_module(target, (source,))
         if not self._passes(node) or (len(inputs) > 1 and _function(node) != "cat"):
+            self.obstacle = self._words(node)
             return None
         written = {source: self.write(source) for source in inputs}
         if not written or None in written.values():
@@ -129,12 +131,24 @@ class _Writer:
 
     def _passes(self, node: fx.Node) -> bool:
         if node.op == "call_module":
-            kind = type(self.model.get_submodule(str(node.target)))
-            return kind.__module__ in _PASSING_FILES or "Drop" in kind.__name__
+            return _module_passes(self.model.get_submodule(str(node.target)))
         return _function(node) in _PASSING_FUNCTIONS
+
+    def _words(self, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return f"{node.target} ({type(self.model.get_submodule(str(node.target))).__name__})"
+        return "the image" if node.op == "placeholder" else f"an operation ({_function(node) or node.name})"
 
     def _is_tensor(self, node: fx.Node) -> bool:
         return isinstance(self.facts[node].values[0], torch.Tensor)
+
+
+def _module_passes(module: nn.Module) -> bool:
+    kind, inside = type(module), list(module.children())
+    if kind.__module__ in _PASSING_FILES or kind is nn.Identity or "Drop" in kind.__name__:
+        return True
+    # timm's heads, without their classifier: a pool, a dropout, a flattening
+    return bool(inside) and ("Head" in kind.__name__ or "Pool" in kind.__name__) and all(map(_module_passes, inside))
 
 
 def _function(node: fx.Node) -> str:
