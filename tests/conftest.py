@@ -72,6 +72,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of timm's `test_resnet` with a classifier of 1,000 classes, random but the same in every test."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "whole.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let torch compute with one thread, so that results are the same to the bit."""

@@ -214,3 +214,60 @@ def test_the_demo_runs_with_the_embedded_weights(tmp_path: Path) -> None:
     assert accuracy > 90
     assert len(list((tmp_path / "digits").glob("*/*.png"))) == 1797
     assert "transfer predict runs/digits-linear-svm" in done.stdout
+
+
+def test_backbones_shows_the_layers_with_their_sums(run_cli) -> None:
+    code, out, _ = run_cli("backbones", "alexnet", "--layers")
+    assert code == 0
+    assert re.search(r"features\.0 \(conv1\) +conv 11x11, stride 4, pad 2 \* +64x55x55 +23,296 +70,276,800 +11", out)
+    assert re.search(r"classifier\.4 \(fc7\) +linear +4096 +16,781,312 +16,777,216 +all", out)
+    assert re.search(r"total +57,003,840 +710,092,480", out)
+    assert "A backbone has no classifier" in out
+    assert "1,000 classes) has 4,097,000 parameters and 4,096,000 multiply-adds more." in out
+    found = json.loads(run_cli("backbones", "test_resnet", "--layers", "--json")[1])
+    assert found["layers"][0]["name"] == "conv1.0"
+    assert found["classifier"]["classes"] == 1000
+
+
+def test_backbones_draws_filters_and_maps(run_cli, shapes: Path, weights: Path) -> None:
+    image = shapes / "circle/00.png"
+    drawing = ("--filters", "f.png", "--activations", image, "a.png", "--tap", "layer2", "--weights", weights)
+    code, out, _ = run_cli("backbones", "test_resnet", *drawing)
+    assert code == 0
+    assert "f.png: the 16 filters of conv1.0, 3x3x3" in out
+    assert "test_resnet at layer2" in out
+    assert sorted(path.name for path in Path().glob("*.png")) == ["a.png", "f.png"]
+
+
+def test_predict_with_a_pretrained_network_shows_five_classes_of_imagenet(
+    run_cli, shapes: Path, imagenet_weights: Path
+) -> None:
+    network = ("--backbone", "test_resnet", "--weights", imagenet_weights)
+    code, out, _ = run_cli("predict", *network, shapes / "circle/00.png", shapes / "square", "-q")
+    assert code == 0
+    assert len(out.splitlines()) == 21
+    assert out.splitlines()[0].count("%") == 5
+    found = json.loads(run_cli("predict", *network, shapes / "circle/00.png", "-q", "--json", "--top", 2)[1])
+    assert len(found["predictions"][0]["top"]) == 2
+    assert run_cli("predict", *network, shapes / "circle", "-q", "--csv", "out.csv")[0] == 0
+    assert "class_5" in Path("out.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["backbones", "test_resnet", "--tap", "layer2"], "--tap says which maps"),
+        (["backbones", "test_resnet", "--weights", "random"], "--weights are looked at by --filters"),
+        (["backbones", "test_resnet", "--weights", "random", "--filters", "f.jpg"], "let 'f.jpg' end in .png"),
+        (["backbones", "test_resnet", "--filters", "f.png", "--json"], "--json prints numbers"),
+        (["predict", "a.jpg", "--weights", "w.pth"], "A run has its own weights"),
+        (["predict", "a.jpg"], "Give a run and images"),
+        (["predict", "a.jpg", "--backbone", "test_resnet", "--weights", "random"], "Random weights know no classes"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(run_cli, arguments: list[str], message: str) -> None:
+    Path("a.jpg").write_bytes(b"")
+    code, _, err = run_cli(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1

@@ -14,7 +14,23 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.cuts import FEATURES, PIXELS, CutPoint, cut, cut_points, read_taps, stage_cuts, tap_names, trace
+from transfer.cuts import (
+    FEATURES,
+    PIXELS,
+    CutPoint,
+    conv_multiply_adds,
+    conv_parameters,
+    cut,
+    cut_points,
+    layers,
+    linear_parameters,
+    output_size,
+    read_taps,
+    receptive_field,
+    stage_cuts,
+    tap_names,
+    trace,
+)
 from transfer.errors import UsageError
 
 # name -> side of the image. The tiny ones run always.
@@ -639,3 +655,207 @@ def test_a_tap_computes_no_more_than_it_needs():
 def test_an_unknown_tap_names_the_nearest():
     with pytest.raises(UsageError, match=r"no tap 'layer2.0.bn9'. Did you mean 'layer2.0.bn\d'"):
         read_taps(tiny("timm/test_resnet"), ["layer2.0.bn9"], (3, 64, 64))
+
+
+# --- the names of papers, and taps before the activation --------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_alexnets_layers_have_the_names_of_the_papers_before_and_after_their_activation(alexnet):
+    names = ["pool5", "fc6", "fc7"]
+    own = ["features.12", "classifier.2", "classifier.5", "classifier.1", "classifier.4", "features.10"]
+    wanted = [*names, *(f"{name}.pre" for name in names), "conv5.pre", *own]
+    values = read_taps(alexnet, wanted, (3, 96, 96))(images(96))
+    for name, path in (("pool5", own[0]), ("fc6", own[1]), ("fc7", own[2]), ("fc6.pre", own[3]), ("fc7.pre", own[4])):
+        assert torch.equal(values[name], values[path]), name
+    assert torch.equal(values["conv5.pre"], values["features.10"])
+    for name in names:  # also behind a max pool, which lets a ReLU through
+        assert values[f"{name}.pre"].min() < 0
+        assert torch.equal(values[f"{name}.pre"].relu(), values[name])
+    assert tap_names(alexnet, (3, 96, 96))[-3:] == ["fc6", "fc7", FEATURES]
+
+
+def test_other_networks_have_no_names_of_papers():
+    assert "fc6" not in tap_names(tiny("timm/test_resnet"), (3, 64, 64))
+    with pytest.raises(UsageError, match="no tap 'fc6'"):
+        read_taps(tiny("timm/test_resnet"), ["fc6"], (3, 64, 64))
+
+
+@torch.no_grad()
+def test_features_before_the_activation_are_pooled_as_features_are():
+    model, x = tiny("timm/test_resnet"), images(64)
+    before: list[torch.Tensor] = []
+    last = [module for module in model.layer4.modules() if isinstance(module, nn.ReLU)][-1]
+    handle = last.register_forward_pre_hook(lambda module, args: before.append(args[0].clone()))
+    expected = model(x)
+    handle.remove()
+    values = read_taps(model, ["features.pre", FEATURES], (3, 64, 64))(x)
+    assert torch.equal(values["features.pre"], before[0].mean((2, 3)))
+    assert torch.equal(values[FEATURES], expected)
+    assert not torch.equal(values["features.pre"], expected)
+
+
+@torch.no_grad()
+def test_the_activation_inside_a_normalisation_is_taken_out_for_its_tap_alone():
+    model, x = tiny("timm/test_efficientnet"), images(64)
+    expected, state = model(x), set(model.state_dict())
+    values = read_taps(model, ["features.pre", "bn2", "bn2.pre"], (3, 64, 64))(x)
+    assert torch.allclose(model.bn2.act(values["bn2.pre"].clone()), values["bn2"])
+    assert torch.allclose(values["features.pre"], values["bn2.pre"].mean((2, 3)), atol=1e-6)
+    assert not torch.equal(values["bn2.pre"], values["bn2"])
+    assert torch.equal(model(x), expected)
+    assert set(model.state_dict()) == state
+
+
+@torch.no_grad()
+def test_maps_that_were_joined_are_read_before_the_activation_of_each():
+    model, x = tiny("torchvision/squeezenet1_1"), images(64)
+    wanted = ["features.12.pre", "features.12.expand1x1", "features.12.expand3x3"]
+    values = read_taps(model, wanted, (3, 64, 64))(x)
+    parts = [values["features.12.expand1x1"], values["features.12.expand3x3"]]
+    assert torch.equal(values["features.12.pre"], torch.cat(parts, 1))
+
+
+@torch.no_grad()
+def test_the_heads_of_timm_are_passed_through():
+    import timm
+
+    model = timm.create_model("repvgg_a0", num_classes=0).eval()
+    values = read_taps(model, ["features.pre", FEATURES, "stages.pre"], (3, 64, 64))(images(64))
+    assert torch.allclose(values["features.pre"], values["stages.pre"].mean((2, 3)), atol=1e-6)
+    assert not torch.equal(values["features.pre"], values[FEATURES])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("act", [nn.ReLU(inplace=True), nn.SiLU(), nn.GELU(), nn.Hardswish(inplace=True)])
+def test_a_value_is_read_before_an_activation_of_any_kind_also_one_in_place(act):
+    model = Recipe(
+        lambda self, x: torch.flatten(self.act(self.conv(x)), 1), conv=nn.Conv2d(3, 4, 16), act=copy.deepcopy(act)
+    )
+    x = images(16)
+    values = read_taps(model, ["features.pre", FEATURES, "conv"], (3, 16, 16))(x)
+    assert torch.equal(values["features.pre"], model.conv(x).flatten(1))
+    assert torch.equal(values["conv"].flatten(1), values["features.pre"])
+    assert torch.equal(values[FEATURES], model(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "tap", "obstacle"),
+    [
+        ("timm/test_vit", FEATURES, r"an operation \(layer_norm\)"),
+        ("timm/test_resnet", "layer2.0.conv1", r"layer2.0.conv1 \(Conv2d\)"),
+    ],
+)
+def test_a_tap_that_is_behind_no_activation_is_refused(name, tap, obstacle):
+    side = IMAGE_SIDE[name]
+    with pytest.raises(UsageError, match=f"'{tap}' is not behind an activation.* {obstacle} comes first. Read '{tap}'"):
+        read_taps(tiny(name), [f"{tap}.pre"], (3, side, side))
+
+
+# --- the lecture's arithmetic -----------------------------------------------------------------------------------------
+
+
+def test_the_lectures_worked_examples():
+    assert output_size(32, 5, stride=1, pad=2) == 32  # 32x32x3, ten 5x5 filters: 32x32x10
+    assert conv_parameters(3, 10, 5) == 760
+    assert [output_size(7, 3, stride) for stride in (1, 2)] == [5, 3]
+    assert output_size(227, 11, stride=4) == 55
+    assert receptive_field([(3, 1)] * 3) == 7
+    assert receptive_field([(11, 4), (3, 2), (5, 1)]) == 51
+    with pytest.raises(
+        UsageError, match=r"does not fit a width of 7: \(7 − 3 \+ 0\) / 3 \+ 1 = 2.33. Take stride 1 or 2"
+    ):
+        output_size(7, 3, stride=3)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [((5, 7), "A filter of 7 does not fit into a width of 5"), ((7, 3, 0), "stride 0"), ((7, 3, 1, -1), "pad -1")],
+)
+def test_a_layer_that_cannot_be_is_refused(numbers, message):
+    with pytest.raises(UsageError, match=message):
+        output_size(*numbers)
+
+
+def test_the_arithmetic_gives_the_layers_of_alexnet(alexnet):
+    rows = {layer.paper_name: layer for layer in layers(alexnet)}
+    assert [name for name in rows if name] == (
+        ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7"]
+    )
+    side, channels, field = 224, 3, []
+    for name, filters, kernel, stride, pad in (
+        ("conv1", 64, 11, 4, 2),
+        ("pool1", 64, 3, 2, 0),
+        ("conv2", 192, 5, 1, 2),
+        ("pool2", 192, 3, 2, 0),
+        ("conv3", 384, 3, 1, 1),
+        ("conv4", 256, 3, 1, 1),
+        ("conv5", 256, 3, 1, 1),
+        ("pool5", 256, 3, 2, 0),
+    ):
+        row = rows[name]
+        if name == "conv1":
+            with pytest.raises(UsageError, match="does not fit"):
+                output_size(side, kernel, stride, pad)
+            assert not row.fits
+            side = 55  # torch rounds down
+        else:
+            assert row.fits
+            side = output_size(side, kernel, stride, pad)
+        field.append((kernel, stride))
+        assert row.shape == (filters, side, side)
+        assert row.receptive_field == receptive_field(field)
+        if name.startswith("conv"):
+            assert row.parameters == conv_parameters(channels, filters, kernel)
+            assert row.multiply_adds == conv_multiply_adds(channels, filters, kernel, side)
+        channels = filters
+    assert rows["conv1"].kind == "conv 11x11, stride 4, pad 2"
+    assert rows["fc6"].parameters == linear_parameters(256 * 6 * 6, 4096)
+    assert rows["fc6"].receptive_field is None
+    assert sum(row.parameters for row in layers(alexnet)) + linear_parameters(4096, 1000) == 61_100_840
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm/test_resnet", "timm/test_vit", "timm/test_convnext", "timm/test_efficientnet", "torchvision/squeezenet1_1"],
+)
+def test_layers_have_all_parameters_and_multiply_adds_and_the_shapes_that_hooks_see(name):
+    model, side = tiny(name), IMAGE_SIDE[name]
+    rows = layers(model, (3, side, side))
+    seen: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for path, module in model.named_modules():
+
+        def keep(module, args, out, path=path):
+            seen[path] = tuple(out.shape[1:])
+
+        handles.append(module.register_forward_hook(keep))
+    with torch.no_grad():
+        model(images(side))
+    for handle in handles:
+        handle.remove()
+    assert sum(row.parameters for row in rows) == sum(parameter.numel() for parameter in model.parameters())
+    assert sum(row.multiply_adds for row in rows) == cut_points(model, (3, side, side))[0].multiply_adds_right
+    leaves = {path for path, module in model.named_modules() if not list(module.children())}
+    checked = [row for row in rows if row.name in seen.keys() & leaves]  # a function has the name of what it is in
+    assert len(checked) >= 10
+    for row in checked:
+        assert row.shape == seen[row.name], row
+
+
+def test_kinds_say_what_a_layer_does_and_activations_are_left_out():
+    kinds = {layer.name: layer.kind for layer in layers(tiny("timm/test_efficientnet"), (3, 64, 64))}
+    assert kinds["conv_stem"] == "conv 3x3, stride 2, pad 1"
+    assert kinds["bn1"].startswith("batch norm, ")
+    assert any(kind.startswith("depthwise conv") for kind in kinds.values())
+    assert kinds["global_pool.pool"] == "average pool to 1x1"
+    vit = {layer.name: layer.kind for layer in layers(tiny("timm/test_vit"), (3, 160, 160))}
+    assert vit["pos_embed"] == "parameter"
+    assert vit["blocks.0.attn"] == "attention"
+    assert not [name for name in vit if "drop" in name or "act" in name]
+
+
+def test_the_layers_of_a_backbone_that_cannot_be_traced_are_not_made_up():
+    model = Recipe(lambda self, x: x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3)))
+    with pytest.raises(UsageError, match="cannot be told apart: it cannot be traced"):
+        layers(model, (3, 16, 16))

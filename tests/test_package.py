@@ -17,7 +17,7 @@ TIERS = [
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
     ["features"],
-    ["training"],
+    ["training", "predictions", "pictures"],
     ["runs"],
     ["strategies"],
     ["estimators"],

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transfer.dataset import from_lists, scan
     from transfer.estimators import FeatureExtractor, TransferClassifier
     from transfer.features import check_features, export_features, extract_features
+    from transfer.predictions import classify_imagenet
     from transfer.recipe import Recipe, load_recipe
     from transfer.runs import Run, load_run
     from transfer.strategies import fit, inspect
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOME = {
     "fit": "strategies",
     "inspect": "strategies",
+    "classify_imagenet": "predictions",
     "load_run": "runs",
     "Run": "runs",
     "extract_features": "features",
@@ -40,6 +42,7 @@ __all__ = [
     "Run",
     "TransferClassifier",
     "check_features",
+    "classify_imagenet",
     "export_features",
     "extract_features",
     "fit",

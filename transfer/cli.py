@@ -221,35 +221,45 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("run", type=click.Path())
-@click.argument("images", nargs=-1, required=True, type=click.Path())
-@click.option("--top", default=1, metavar="K", help="Show the K most probable classes.", type=click.IntRange(1))
+@click.argument("run_and_images", nargs=-1, required=True, type=click.Path(), metavar="[RUN] IMAGE...")
+@click.option("--top", metavar="K", help="Show the K most probable classes: 1, of ImageNet 5.", type=click.IntRange(1))
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write a table.")
-@_common("device", "max_pixels", "json", "quiet")
+@_common("backbone", "weights", "device", "max_pixels", "json", "quiet")
 def predict(
-    run: str,
-    images: tuple[str, ...],
-    top: int,
+    run_and_images: tuple[str, ...],
+    top: int | None,
     csv_file: str | None,
+    backbone: str | None,
+    weights: str | None,
     device: str | None,
     max_pixels: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Classify images, or all images in a folder, with a run."""
+    """Classify images, or all images in a folder, with a run.
+
+    With --backbone there is no RUN: a pretrained network says which classes of ImageNet it sees.
+    """
     from transfer.dataset import find_images
-    from transfer.errors import DataError
+    from transfer.errors import DataError, UsageError
     from transfer.files import require_folder, write_csv
     from transfer.images import MAX_PIXELS
+    from transfer.predictions import classify_imagenet
     from transfer.runs import load_run
 
     if csv_file:
         require_folder(Path(csv_file).parent)
-    loaded = load_run(run)
-    predictions = loaded.predict(
-        find_images(images), device=device or "auto", max_pixels=max_pixels or MAX_PIXELS, quiet=quiet
-    )
-    rows = predictions.top(top)
+    settings: dict[str, Any] = {"device": device or "auto", "max_pixels": max_pixels or MAX_PIXELS, "quiet": quiet}
+    if backbone:
+        predictions = classify_imagenet(find_images(run_and_images), backbone, weights=weights, **settings)
+    else:
+        run, *images = run_and_images
+        if weights:
+            raise UsageError("A run has its own weights: leave out --weights, or name the network with --backbone.")
+        if not images:
+            raise UsageError("Give a run and images: `transfer predict RUN IMAGE...`, or --backbone NAME IMAGE...")
+        predictions = load_run(run).predict(find_images(images), **settings)
+    rows = predictions.top(top or (5 if backbone else 1))
     if csv_file:
         n = len(rows[0]["top"]) if rows else 1
         header = ["path", *(name for i in range(1, n + 1) for name in (f"class_{i}", f"probability_{i}"))]
@@ -289,14 +299,41 @@ def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as
 
 @cli.command()
 @click.argument("pattern", default="*")
-@_common("json")
-def backbones(pattern: str, as_json: bool) -> None:
-    """List pretrained networks, or the cuts of one.
+@click.option("--layers", is_flag=True, help="Show every layer: its output, parameters, work and receptive field.")
+@click.option("--filters", type=click.Path(), metavar="PNG", help="Draw the filters of the first convolution.")
+@click.option(
+    "--activations", nargs=2, type=click.Path(), metavar="IMAGE PNG", help="Draw what the maps say about an image."
+)
+@click.option("--tap", metavar="NAME", help="The layer whose maps are drawn; the end of the stem by default.")
+@_common("weights", "json")
+def backbones(
+    pattern: str,
+    layers: bool,
+    filters: str | None,
+    activations: tuple[str, str] | None,
+    tap: str | None,
+    weights: str | None,
+    as_json: bool,
+) -> None:
+    """List pretrained networks, or look into one: its cuts, its layers, its filters, its maps.
 
     PATTERN is a name, part of one, or a wildcard such as 'resnet*'; the full name of one network shows its cuts.
     """
     from transfer import backbones
+    from transfer.errors import UsageError
 
+    if tap and not activations:
+        raise UsageError("--tap says which maps --activations IMAGE PNG draws: give both.")
+    if weights and not (filters or activations):
+        raise UsageError("--weights are looked at by --filters PNG and --activations IMAGE PNG: give one of these.")
+    if as_json and (filters or activations):
+        raise UsageError("--json prints numbers, and a picture has none. Leave it out.")
+    if layers:
+        _print_layers(backbones.full_name(pattern), as_json)
+    if filters or activations:
+        _draw(pattern, weights, filters, activations, tap)
+    if layers or filters or activations:
+        return
     rows = backbones.list_backbones(pattern)
     named = {row["name"] for row in rows}
     if pattern in named or f"torchvision/{pattern}" in named or not rows:
@@ -372,6 +409,71 @@ def _print_cuts(name: str, as_json: bool) -> None:
             f"{p.receptive_field or 'all':>6} {readable_bytes(p.cache_bytes):>10}"
         )
     click.echo("sees: receptive field in pixels; cache: per image, in float16 (pixels: 8 bits).")
+
+
+def _print_layers(name: str, as_json: bool) -> None:
+    import dataclasses
+
+    from transfer import cuts
+    from transfer.backbones import build, default_preprocessing, own_classifier
+
+    size = default_preprocessing(name).input_size
+    rows = cuts.layers(build(name).eval(), (3, size, size))
+    classifier = own_classifier(name)
+    if as_json:
+        layers = [dataclasses.asdict(row) for row in rows]
+        _print_json({"name": name, "input": [3, size, size], "layers": layers, "classifier": classifier})
+        return
+    click.echo(f"{name}, images of 3x{size}x{size}. Layers in order:")
+    titles = [f"{row.name} ({row.paper_name})" if row.paper_name else row.name for row in rows]
+    kinds = [row.kind + " *" * (not row.fits) for row in rows]
+    wide, wider = max(map(len, titles)), max(map(len, kinds))
+    click.echo(
+        f"{'layer':{wide}}  {'kind':{wider}}  {'output':>13} {'parameters':>12} {'multiply-adds':>15} {'sees':>5}"
+    )
+    for row, title, kind in zip(rows, titles, kinds, strict=True):
+        click.echo(
+            f"{title:{wide}}  {kind:{wider}}  {'x'.join(map(str, row.shape)):>13} {row.parameters:12,} "
+            f"{row.multiply_adds:15,} {row.receptive_field or 'all':>5}"
+        )
+    n_parameters, n_multiply_adds = (sum(getattr(row, key) for row in rows) for key in ("parameters", "multiply_adds"))
+    click.echo(f"{'total':{wide}}  {'':{wider}}  {'':13} {n_parameters:12,} {n_multiply_adds:15,}")
+    click.echo("\nA backbone has no classifier; transfer makes a new one.")
+    if classifier:
+        click.echo(
+            f"The one of its weights ({classifier['name']}, {classifier['classes']:,} classes) has "
+            f"{classifier['parameters']:,} parameters and {classifier['multiply_adds']:,} multiply-adds more."
+        )
+    click.echo("sees: receptive field in pixels, 1 + Σ (K − 1) · ∏ S. Activations, dropout and reshapes are left out.")
+    if any(not row.fits for row in rows):
+        click.echo(
+            "*: (W − F + 2P) / S is no whole number; it is rounded, and where down, the last pixels are not seen."
+        )
+    if any(row.paper_name for row in rows):
+        click.echo("As a tap, a paper's name (fc6) is the layer's output behind its ReLU, fc6.pre the one before it.")
+
+
+def _draw(
+    name: str, weights: str | None, filters: str | None, activations: tuple[str, str] | None, tap: str | None
+) -> None:
+    from transfer import pictures
+    from transfer.backbones import load_backbone
+
+    for out in (filters, activations[1] if activations else None):
+        if out:
+            pictures.require_png(out)
+    backbone = load_backbone(name, weights)
+    if filters:
+        pictures.write_picture(filters, pictures.draw_filters(backbone))
+        layer, convolution = pictures.first_convolution(backbone)
+        shape = "x".join(map(str, convolution.weight.shape[1:]))
+        click.echo(f"{filters}: the {len(convolution.weight)} filters of {layer}, {shape}; grey is zero.")
+    if activations:
+        image, out = activations
+        tap = tap or pictures.default_tap(backbone)
+        pictures.write_picture(out, pictures.draw_activations(backbone, image, tap))
+        click.echo(f"{out}: {backbone.name} at {tap}, each map by its own largest value; left what the network sees.")
+    click.echo(f"Weights: {backbone.source}.")
 
 
 def _print_scores(scores: dict[str, Any]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +15,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer import backbones, metrics
+from transfer import backbones, metrics, predictions
 from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Source, Split, display, scan, stop_on_bad, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
-from transfer.features import NormalisedRows, Plans, Representation, Runner, extract
+from transfer.features import NormalisedRows, Representation, extract
 from transfer.files import atomic_folder, require_new, sha256, write_csv, write_json, write_tensors, write_text
 from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
 from transfer.images import MAX_PIXELS, Preprocessing
 from transfer.machine import describe_processor, versions
+from transfer.predictions import Predictions
 from transfer.progress import Progress
 from transfer.recipe import Recipe, dump_recipe
 
 _FORMAT = "transfer run 2"
 _COMPLETE = "complete"
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """Calibrated probabilities of each image that could be read; iterating gives one plain dictionary an image."""
-
-    paths: list[str]
-    classes: tuple[str, ...]
-    probabilities: np.ndarray  # (N, C)
-    unreadable: list[tuple[str, str]]  # path and reason
-
-    @property
-    def labels(self) -> list[str]:
-        """The most probable class of each image."""
-        return [self.classes[i] for i in self.probabilities.argmax(1)]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.top(1))
-
-    def __repr__(self) -> str:
-        return f"Predictions({len(self)} images, {len(self.unreadable)} unreadable, {len(self.classes)} classes)"
-
-    def _repr_html_(self) -> str:
-        rows = [
-            [display(row["path"]), *(cell for best in row["top"] for cell in _class_and_share(best))]
-            for row in self.top(2)
-        ]
-        header = ["image", "class", "probability", "second", "probability"][: 1 + 2 * min(2, len(self.classes))]
-        return table(header, rows, below=[f"{display(path)}: {reason}" for path, reason in self.unreadable])
-
-    def top(self, k: int = 5) -> list[dict[str, Any]]:
-        """Return path, label, probability and the `k` most probable classes of each image."""
-        k = min(k, len(self.classes))
-        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
-        rows = []
-        for path, best, p in zip(self.paths, order, self.probabilities, strict=True):
-            top = [{"class": self.classes[i], "probability": float(p[i])} for i in best]
-            rows.append({"path": path, "label": top[0]["class"], "probability": top[0]["probability"], "top": top})
-        return rows
 
 
 class Run:
@@ -178,24 +136,17 @@ class Run:
         Predictions
             In the order of `images`; those that cannot be read are in its `unreadable` and nowhere else.
         """
-        sources = [images] if isinstance(images, (str, Path)) else list(images)
-        names = [str(source) if isinstance(source, (str, Path)) else f"image {i}" for i, source in enumerate(sources)]
-        good: list[int] = []
-        probabilities: list[np.ndarray] = []
-        unreadable: list[tuple[str, str]] = []
-        read = self.representation
-        exact = self.recipe.exact if exact is None else exact
-        with Progress(quiet).task("Predicting", len(sources)) as advance:
-            plans = Plans(self.backbone, read.taps, device, exact)
-            options: dict[str, Any] = {"pool": read.pool, "views": read.views, "exact": exact, "max_pixels": max_pixels}
-            for positions, views, bad in Runner(self.backbone, read.taps, plans, sources, **options).run():
-                if positions:
-                    good += positions
-                    probabilities.append(self.head.probabilities(read.assemble(views)))
-                unreadable += [(names[i], reason) for i, reason in bad]
-                advance(len(positions) + len(bad))
-        stacked = np.concatenate(probabilities) if probabilities else np.zeros((0, len(self.classes)))
-        return Predictions([names[i] for i in good], self.classes, stacked, unreadable)
+        return predictions.predict(
+            self.backbone,
+            self.representation,
+            self.head.probabilities,
+            self.classes,
+            images,
+            device=device,
+            exact=self.recipe.exact if exact is None else exact,
+            max_pixels=max_pixels,
+            quiet=quiet,
+        )
 
     def evaluate(
         self,
@@ -461,10 +412,6 @@ def _read_json(path: Path) -> Any:
 def _harmless(name: str) -> str:
     """Return a folder name made of letters, digits, dot, dash and underscore."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in display(name))[:80].lstrip(".-") or "data"
-
-
-def _class_and_share(best: dict[str, Any]) -> tuple[str, str]:
-    return display(best["class"]), _percent(best["probability"])
 
 
 def _percent(share: float | None) -> str:

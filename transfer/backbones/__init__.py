@@ -8,12 +8,14 @@ How a name becomes a backbone, each step a module of this folder:
 * `networks` builds it without its classifier, `classifiers` with another one; both with random weights.
 * `weights` reads tensors, fits them into a network and fingerprints them. They come from `packages` or the `hub`;
   `caches` is what the hubs have left on this machine, `offline` all that can be had without them.
+* `imagenet` keeps the classifier instead, and knows what its classes are called.
 * `loading` puts it together, and `listing` and `sizes` say what there is to choose from.
 """
 
 from __future__ import annotations
 
-from transfer.backbones.classifiers import classifier_network, with_head
+from transfer.backbones.classifiers import classifier_network, own_classifier, with_head
+from transfer.backbones.imagenet import load_imagenet_classifier
 from transfer.backbones.listing import list_backbones
 from transfer.backbones.loading import Backbone, finish, load_backbone
 from transfer.backbones.names import DEFAULT, default_preprocessing, full_name, torchvision_names
@@ -36,9 +38,11 @@ __all__ = [
     "full_name",
     "list_backbones",
     "load_backbone",
+    "load_imagenet_classifier",
     "load_weights",
     "local_weights",
     "measure",
+    "own_classifier",
     "read_weights",
     "set_submodule",
     "torchvision_names",

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from transfer.backbones.loading import Backbone
-from transfer.backbones.names import TORCHVISION
-from transfer.backbones.networks import build, build_whole, last_linear, set_submodule
+from transfer.backbones.names import TORCHVISION, timm_config
+from transfer.backbones.networks import build, build_whole, build_with_classifier, last_linear, set_submodule
 from transfer.backbones.weights import load_weights
 from transfer.errors import ArtefactError
 
@@ -57,6 +57,38 @@ def classifier_network(name: str, n_classes: int, n_features: int) -> tuple[nn.M
             f"The classifier of {name} takes {module.in_features} features, the backbone gives {n_features}."
         )
     return model, head
+
+
+def classifier_path(name: str) -> str:
+    """Return the path of the layer that gives the class scores, where the network's own library has it; or empty."""
+    if name.startswith(TORCHVISION):
+        return "classifier.1" if "squeezenet" in name else _last_linear_of(name)
+    path = (timm_config(name) or {}).get("classifier") or ""
+    return str(path if isinstance(path, str) else path[0])  # distilled networks have two
+
+
+def own_classifier(name: str) -> dict[str, Any] | None:
+    """Describe the classifier that the pretrained weights of `name` have and a backbone lacks.
+
+    Returns
+    -------
+    dict or None
+        name, classes, parameters and multiply_adds of the linear layer; None where it is something else or missing.
+    """
+    path = classifier_path(name)
+    try:
+        with torch.device("meta"):
+            layer = _submodule(build_with_classifier(name), path) if path else None
+    except NotImplementedError:  # some networks compute their own widths with tensors
+        return None
+    if not isinstance(layer, nn.Linear):
+        return None
+    return {
+        "name": path,
+        "classes": layer.out_features,
+        "parameters": sum(parameter.numel() for parameter in layer.parameters()),
+        "multiply_adds": layer.in_features * layer.out_features,
+    }
 
 
 @functools.cache

@@ -56,18 +56,22 @@ def ask_ahead(name: str) -> Question | None:
     return Question(constants.ENDPOINT)
 
 
-def load_from_hub(name: str, question: Question | None = None) -> tuple[nn.Module, str]:
+def load_from_hub(
+    name: str, question: Question | None = None, *, with_classifier: bool = False
+) -> tuple[nn.Module, str]:
     """Load pretrained weights from the hub caches or, where they are not there, over the network.
 
     Parameters
     ----------
     question
         What `ask_ahead` has asked already.
+    with_classifier
+        Keep the classifier that the weights have.
 
     Returns
     -------
     tuple
-        The network without its classifier, and where its weights came from, in words.
+        The network, without its classifier if not told otherwise, and where its weights came from, in words.
 
     Raises
     ------
@@ -85,11 +89,13 @@ def load_from_hub(name: str, question: Question | None = None) -> tuple[nn.Modul
 
             weights = torchvision_weights(name)
             model: Any = torchvision.models.get_model(bare_name(name), weights=weights)
-            return without_classifier(model, bare_name(name)), f"torchvision {weights}"
+            model = model if with_classifier else without_classifier(model, bare_name(name))
+            return model, f"torchvision {weights}"
         import timm
 
         overlay = {"file": str(cached)} if cached else None
-        model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        settings: dict[str, Any] = {} if with_classifier else {"num_classes": 0}
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **settings)
         return model, f"timm {model.pretrained_cfg.get('hf_hub_id') or name}"
     except OSError as error:
         raise ResourceError(

@@ -26,12 +26,27 @@ def build(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def build_whole(name: str) -> nn.Module:
+def build_with_classifier(name: str, n_classes: int | None = None) -> nn.Module:
+    """Return the network with random weights and a classifier of `n_classes`, by default as many as its weights have.
+
+    Parameters
+    ----------
+    name
+        A full name.
+    """
+    settings: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
+    if name.startswith(TORCHVISION):
+        return build_whole(name, **settings)
+    import timm
+
+    return timm.create_model(name, pretrained=False, **settings)
+
+
+def build_whole(name: str, **settings: Any) -> nn.Module:
     """Return a torchvision network with random weights and its own classifier."""
     import torchvision
 
     bare = bare_name(name)
-    settings: dict[str, Any] = {}
     if bare in ("inception_v3", "googlenet"):  # a slow initialisation, and a warning about it
         settings["init_weights"] = False
     if bare.startswith("vit_"):  # it takes one image size, which is that of the weights

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from transfer.cuts.places import Number, needed
 from transfer.cuts.points import FEATURES, IMAGENET_SIZE, PIXELS, InputSize
+from transfer.cuts.preactivations import PRE, add_preactivations
 from transfer.cuts.traces import Trace, trace
 from transfer.cuts.tracing import OpaqueError, Record, dropout_arguments, record_frozen
 from transfer.errors import UsageError, did_you_mean
@@ -72,21 +73,26 @@ def read_taps(model: nn.Module, taps: list[str], input_size: InputSize = IMAGENE
     The activations come unpooled, each as it left its layer, also where the next layer works in place. The module
     shares the layers of `model` and stays in eval mode.
 
+    Parameters
+    ----------
+    taps
+        Names that `tap_names` returns, or one of them with ``.pre`` behind it: the value before the last activation on
+        the way there, with the pooling and reshaping that followed applied to it.
+
     Raises
     ------
     UsageError
-        If there is no such tap.
+        If there is no such tap, or one with ``.pre`` is not behind an activation.
     """
     if set(taps) == {FEATURES}:
         return _read_features(model)
     found = trace(model, input_size)
     for tap in taps:
-        if tap not in found.taps:
+        if tap not in found.taps and tap.removesuffix(PRE) not in found.taps:
             raise UsageError(_unknown("tap", tap, model, found, list(found.taps) or [FEATURES]))
     assert found.record is not None
-    nodes = {tap: found.taps[tap] for tap in taps}
-    left = needed(nodes.values())
-    return _part(Prefix, left, found.record.image, nodes, model, found.record, found.overwritten).eval()
+    record, nodes, overwritten = add_preactivations(model, found.record, found.facts, taps, found.taps)
+    return _part(Prefix, needed(nodes.values()), record.image, nodes, model, record, overwritten).eval()
 
 
 def _read_features(model: nn.Module) -> nn.Module:
@@ -169,7 +175,7 @@ def _part(
             continue
         copies[node] = graph.node_copy(node, copies.__getitem__)
         if node.op == "call_module":
-            module = model.get_submodule(target)
+            module = record.module(model, target)
             root[target] = copy.deepcopy(module) if target in copied else module
         elif node.op == "get_attr":
             root[target] = record.attribute(model, target)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from transfer.cuts.papers import paper_taps
 from transfer.cuts.places import Place, find_places
 from transfer.cuts.points import FEATURES, IMAGENET_SIZE, PIXELS, CutPoint, InputSize
 from transfer.cuts.survey import Fact, survey, survey_whole
@@ -88,7 +89,8 @@ def tap_names(model: nn.Module, input_size: InputSize = IMAGENET_SIZE) -> list[s
     """Return every layer whose output can be read as a feature, in order; the last is ``features``.
 
     All the modules that tracing saw, before and after activations, whether or not the backbone can be cut there. A
-    module that runs twice has the names ``relu`` and ``relu_1``.
+    module that runs twice has the names ``relu`` and ``relu_1``. AlexNet's layers have the names of the papers too:
+    ``pool5``, ``fc6``, ``fc7``. Every name may have ``.pre`` behind it, see `read_taps`.
     """
     return list(trace(model, input_size).taps) or [FEATURES]
 
@@ -105,6 +107,7 @@ def _trace(model: nn.Module, input_size: InputSize) -> Trace:
     by_name = {path: places[node] for path, node in paths.items() if node in places}
     by_name[FEATURES] = places[found.features]
     taps = {path: node for path, node in paths.items() if isinstance(facts[node].values[0], torch.Tensor)}
+    taps |= {name: taps[path] for name, path in paper_taps(model).items() if path in taps}
     taps[FEATURES] = found.features
     cost = sum(fact.multiply_adds for fact in facts.values())
     points = [_pixels_point(model, input_size, cost), *(place.point for place in places.values())]

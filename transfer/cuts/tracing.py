@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,11 +26,15 @@ class OpaqueError(Exception):
 
 @dataclass
 class Record:
-    """What tracing recorded: the graph, each module's output node, and the tensors that no module holds."""
+    """What tracing recorded: the graph, each module's output node, and the tensors that no module holds.
+
+    `modules` has those that the graph calls and the backbone does not have.
+    """
 
     graph: fx.Graph
     outputs: dict[str, fx.Node]
     constants: dict[str, Any]
+    modules: dict[str, nn.Module] = field(default_factory=dict)
 
     @property
     def image(self) -> fx.Node:
@@ -42,6 +46,9 @@ class Record:
 
     def attribute(self, model: nn.Module, path: str) -> Any:
         return self.constants[path] if path in self.constants else functools.reduce(getattr, path.split("."), model)
+
+    def module(self, model: nn.Module, path: str) -> nn.Module:
+        return self.modules[path] if path in self.modules else model.get_submodule(path)
 
 
 def record(model: nn.Module) -> Record:
