@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 import transfer
 from transfer.dataset import Dataset, draw_few, draw_split, join_domains, scan
 from transfer.errors import DataError, UsageError
+from transfer.training import loop
 
 SHAPES = ("circle", "square", "stripes")
 QUICK = ["train.min_steps=0", "train.epochs=2", "train.batch_size=16", "train.views=1"]
@@ -254,14 +256,27 @@ def test_labels_of_the_target_change_no_weight_and_no_choice(
     assert honest.metrics["test"] != misled.metrics["test"]
 
 
-def test_deeper_layers_are_trained_on_the_few_target_images_too(
-    shapes: Path, negatives: Path, tiny: dict, tmp_path: Path
+@pytest.mark.usefixtures("one_thread")
+def test_deeper_layers_are_trained_on_the_few_target_images_too_and_go_on_after_a_stop(
+    shapes: Path, negatives: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"test": negatives, "few_target": 2, "settings": QUICK, "resume": True, **tiny}
-    run = transfer.fit(shapes, "partial", out=tmp_path / "run", **options)
-    assert run.info["strategy"] == "partial"
+    options = {"test": negatives, "few_target": 2, "settings": QUICK, **tiny, "exact": True}
+    straight = transfer.fit(shapes, "partial", out=tmp_path / "straight", **options)
+    step = loop._Training._step
+
+    def interrupted(self, *args):
+        if self.state.n_done == 5:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(loop._Training, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.fit(shapes, "partial", out=tmp_path / "run", **options)
+    monkeypatch.setattr(loop._Training, "_step", step)
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", resume=True, **options)
+    assert run.info["training"]["was_resumed"]
+    assert run.info["model"]["sha256"] == straight.info["model"]["sha256"]
     assert run.metrics["val"]["n"] == 12
-    assert run.metrics["test"]["n"] == 24
     assert Counter(split_of(run).values()) == {"train": 48 + 6, "val": 12, "test": 24}
 
 
