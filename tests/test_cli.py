@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from transfer import cli
 
@@ -87,6 +88,22 @@ def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Pa
     assert json.loads(out)["run"] == "runs/shapes-linear-svm-2"
 
 
+def test_another_domain_is_reported_on(run_cli, shapes: Path, weights: Path, tmp_path: Path) -> None:
+    for path in shapes.glob("*/0*.png"):
+        target = tmp_path / "gray" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("L").save(target)
+    options = ("--backbone", "test_resnet", "--weights", weights, "--test", "gray")
+    code, out, err = run_cli("fit", shapes, *options)
+    assert code == 0
+    assert "30 images" in next(line for line in out.splitlines() if line.startswith("Test:"))
+    assert f"Validation is of {shapes}, test of gray." in out
+    assert "Run: runs/shapes-to-gray-linear-svm" in out
+    assert "Two domains: trained on the source" in err
+    code, out, _ = run_cli("fit", shapes, *options, "--few-target", 4, "-q", "--json")
+    assert json.loads(out)["test"]["n"] == 18
+
+
 def test_features_are_exported_and_checked(run_cli, shapes: Path, weights: Path) -> None:
     backbone = ("--backbone", "test_resnet", "--weights", weights)
     code, out, _ = run_cli("features", shapes, "--out", "f", "--tap", "layer2", "--tap", "features", *backbone)
@@ -161,6 +178,10 @@ def test_recipes_are_listed_and_shown(run_cli) -> None:
         (["fit", "{shapes}", "--out", "{shapes}"], 2, "exists"),
         (["fit", "{shapes}/circle"], 3, "DATA/"),
         (["fit", "{empty}"], 3, "empty"),
+        (["fit", "{shapes}", "--few-target", "3"], 2, "goes with --test"),
+        (["fit", "{shapes}", "--test", "{shapes}"], 3, "nothing is left to train on"),
+        (["fit", "{shapes}", "--test", "{shapes}", "--split", "s.csv"], 2, "give one"),
+        (["fit", "{shapes}", "--test", "{empty}"], 3, "empty"),
         (["fit", "{shapes}", "--out", "{weights}/run"], 5, "Cannot write"),
         (["predict", "nothing", "x.jpg"], 2, "No run folder"),
         (["predict", "{shapes}", "x.jpg"], 4, "not a run folder"),

@@ -64,6 +64,8 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @cli.command()
 @click.argument("data", type=click.Path())
 @click.option("--recipe", metavar="NAME", help="A named recipe (`transfer recipes`) or a YAML file.")
+@click.option("--test", type=click.Path(), metavar="TARGET", help="Report on the images of another domain.")
+@click.option("--few-target", type=click.IntRange(1), metavar="K", help="Train on K images of each TARGET class too.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the recipe.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="The run folder; runs/DATA-STRATEGY by default.")
 @click.option("--split", type=click.Path(), metavar="CSV", help="Use the parts of an earlier run's split.csv.")
@@ -80,6 +82,8 @@ def fit(
     data: str,
     recipe: str | None,
     settings: tuple[str, ...],
+    test: str | None,
+    few_target: int | None,
     out: str | None,
     split: str | None,
     per_class: int | None,
@@ -97,7 +101,8 @@ def fit(
     """Train on a folder of images and write a run folder.
 
     DATA holds one folder of images per class, or train, val and test folders of such, or is a CSV file with the
-    columns path, label and, if wanted, split.
+    columns path, label and, if wanted, split. So does TARGET, whose classes are matched with DATA's by name; all of it,
+    or its test part, is reported on.
     """
     from transfer.strategies import fit
 
@@ -111,11 +116,25 @@ def fit(
     settings += tuple(f"{key}={value}" for key, value in short.items() if value is not None)
     if tap:
         changes["tap"] = tap[0] if len(tap) == 1 else list(tap)
-    run = fit(data, recipe, out=out, split=split, settings=settings, resume=resume, log=log, quiet=quiet, **changes)
+    run = fit(
+        data,
+        recipe,
+        test=test,
+        few_target=few_target or 0,
+        out=out,
+        split=split,
+        settings=settings,
+        resume=resume,
+        log=log,
+        quiet=quiet,
+        **changes,
+    )
     if as_json:
         _print_json({"run": str(run.path), **run.metrics})
         return
     _print_scores(run.metrics)
+    if test:
+        click.echo(f"Validation is of {_shown(data)}, test of {_shown(test)}.")
     click.echo(f"Run: {run.path}")
 
 

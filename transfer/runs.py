@@ -17,7 +17,7 @@ from torch import nn
 
 from transfer import backbones, metrics, predictions
 from transfer.backbones import Backbone
-from transfer.dataset import Dataset, Source, Split, display, scan, stop_on_bad, write_split
+from transfer.dataset import Dataset, Source, Split, display, reported_part, scan, stop_on_bad, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
 from transfer.features import NormalisedRows, Representation, extract
@@ -168,9 +168,7 @@ class Run:
             A class of the data is unknown to the run.
         """
         dataset = scan(data, min_classes=1)
-        given = set(dataset.parts) - {"", "train"}
-        if given:
-            reported = "test" if "test" in given else given.pop()  # as `fit` reports on the other part of two
+        if reported := reported_part(dataset.parts):  # as `fit` reports on the other part of two
             dataset = dataset.subset(np.flatnonzero(dataset.parts == reported))
         here = {dataset.classes[i] for i in np.unique(dataset.labels)}
         if unknown := sorted(here - set(self.classes)):
@@ -231,8 +229,10 @@ def load_run(path: str | Path) -> Run:
     return Run(path, info)
 
 
-def reserve(data: Source, strategy: str, out: str | Path | None) -> Path:
+def reserve(data: Source, strategy: str, out: str | Path | None, *, test: Source | None = None) -> Path:
     """Return the folder that a new run will get, after one trial write beside it.
+
+    By default it is named after the data, of both domains where there are two, and the strategy.
 
     Raises
     ------
@@ -244,10 +244,8 @@ def reserve(data: Source, strategy: str, out: str | Path | None) -> Path:
     if out is not None:
         folder = Path(out)
     else:
-        name = "lists"
-        if isinstance(data, (str, os.PathLike)):
-            name = Path(data).absolute().name.removesuffix(".csv") or "data"
-        stem = f"{_harmless(name)}-{strategy}"
+        name = _name(data) if test is None else f"{_name(data)}-to-{_name(test)}"
+        stem = f"{name}-{strategy}"
         taken = (Path("runs") / (f"{stem}-{i}" if i > 1 else stem) for i in range(1, 10_000))
         folder = next(candidate for candidate in taken if not candidate.exists())
     require_new(folder)
@@ -301,7 +299,8 @@ def write_run(
                 "training": training or None,
                 "model": model_info,
                 "data": {
-                    "root": str(dataset.root),
+                    "root": None if dataset.root is None else str(dataset.root),
+                    "domains": dataclasses.asdict(dataset.domains) if dataset.domains else None,
                     "fingerprint": dataset.fingerprint,
                     "layout": dataset.layout,
                     "n_seen": dataset.n_seen,
@@ -407,6 +406,12 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"Cannot read {path}: {error}. Fit again.") from error
+
+
+def _name(data: Source) -> str:
+    if isinstance(data, (str, os.PathLike)):
+        return _harmless(Path(data).absolute().name.removesuffix(".csv") or "data")
+    return "lists"
 
 
 def _harmless(name: str) -> str:

@@ -9,8 +9,10 @@ Paths are plain strings inside: a `Path` per file costs time and a kilobyte, and
 from __future__ import annotations
 
 from transfer.dataset.describing import describe
+from transfer.dataset.domains import Domain, Domains
+from transfer.dataset.joining import add_few, draw_few, join_domains
 from transfer.dataset.names import display
-from transfer.dataset.parts import PARTS
+from transfer.dataset.parts import PARTS, reported_part
 from transfer.dataset.records import Dataset, Skipped, duplicates
 from transfer.dataset.scanning import Source, find_images, from_lists, scan
 from transfer.dataset.sniffing import sniff
@@ -20,17 +22,23 @@ from transfer.dataset.unreadable import stop_on_bad
 __all__ = [
     "PARTS",
     "Dataset",
+    "Domain",
+    "Domains",
     "Skipped",
     "Source",
     "Split",
+    "add_few",
     "describe",
     "display",
+    "draw_few",
     "draw_split",
     "duplicates",
     "find_images",
     "from_lists",
     "held_out_share",
+    "join_domains",
     "read_split",
+    "reported_part",
     "scan",
     "sniff",
     "stop_on_bad",

@@ -28,6 +28,11 @@ def standard_parts(given: Sequence[str], where: str) -> list[str]:
     return [(known[name] or "test") if name else "" for name in given]
 
 
+def reported_part(parts: np.ndarray) -> str:
+    """Return the part to report on: test, or the other one beside train; empty where all images are reported on."""
+    return next((part for part in ("test", "val") if part in parts), "")
+
+
 def check_parts(classes: Sequence[str], labels: np.ndarray, parts: np.ndarray, where: str) -> None:
     """Refuse parts of which none is to train on, or that have classes unknown to train."""
     given = set(np.unique(parts).tolist())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer.dataset.domains import Domains
 from transfer.dataset.names import count, display, few, relative
 from transfer.dataset.notes import class_notes, copy_notes, part_notes
 from transfer.dataset.parts import PARTS, check_parts
@@ -59,6 +60,7 @@ class Dataset:
     scan_notes: list[str]  # what was odd about the tree; `notes` adds what is odd about the images
     layout: str  # how the labels were found, in words
     min_classes: int = 2
+    domains: Domains | None = None  # where two were joined: one to train on, the other to be reported on
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -121,6 +123,12 @@ class Dataset:
             ignored=[],
         )
 
+    def keep(self, indices: Sequence[int] | np.ndarray, reason: str) -> Dataset:
+        """Return what `subset` does, but account for every other file; other images are ignored for `reason`."""
+        rest = np.setdiff1d(np.arange(len(self)), indices)
+        ignored = [*self.ignored, *(Skipped(self.paths[i], reason) for i in rest)]
+        return replace(self.subset(indices), unreadable=self.unreadable, ignored=ignored)
+
     def without(self, unreadable: Iterable[Skipped | tuple[str, str]]) -> Dataset:
         """Return the dataset with these images moved to `unreadable`.
 
@@ -156,7 +164,7 @@ def duplicates(dataset: Dataset) -> list[list[int]]:
 
 def checked(dataset: Dataset) -> Dataset:
     """Return `dataset` sorted by path and without empty classes; refuse what cannot be learnt from."""
-    where = f"'{display(str(dataset.root))}'" if dataset.root else "the lists"
+    where = f"'{display(str(dataset.root))}'" if dataset.root else str(dataset.domains or "the lists")
     if not len(dataset):
         raise DataError(_nothing_left(where, dataset))
     is_filled = np.bincount(dataset.labels, minlength=len(dataset.classes)) > 0

@@ -109,12 +109,12 @@ def _draw(dataset: Dataset, parts: np.ndarray, part: str, share: float | None, s
     pool = np.flatnonzero(parts == "train")
     share = held_out_share(len(pool)) if share is None else share
     in_pool = np.bincount(dataset.labels[pool], minlength=len(dataset.classes))
-    wanted = _quotas(in_pool, share, [_order_key(seed, part, name) for name in dataset.classes])
+    wanted = _quotas(in_pool, share, [order_key(seed, part, name) for name in dataset.classes])
     copies: dict[str, list[int]] = {}
     for i in pool.tolist():
         copies.setdefault(dataset.hashes[i], []).append(i)
     labels, left, taken = dataset.labels.tolist(), in_pool.tolist(), [0] * len(in_pool)
-    for digest in sorted(copies, key=lambda digest: _order_key(seed, part, digest)):
+    for digest in sorted(copies, key=lambda digest: order_key(seed, part, digest)):
         images = copies[digest]
         of_class = Counter([labels[i] for i in images])  # more than one class where copies contradict each other
         # Half of a group of copies may overshoot: the sample ends nearest to what was wanted.
@@ -141,7 +141,7 @@ def _quotas(n_images: np.ndarray, share: float, tie_keys: list[bytes]) -> list[i
     return np.minimum(quotas, np.maximum(n_images - 1, 0)).tolist()
 
 
-def _order_key(seed: int, salt: str, text: str) -> bytes:
+def order_key(seed: int, salt: str, text: str) -> bytes:
     """Return a pseudo-random sort key that only the arguments decide, so that a grown set keeps most of its split."""
     return hashlib.sha256(f"{seed}\0{salt}\0{text}".encode("utf-8", "surrogatepass")).digest()
 
@@ -159,7 +159,7 @@ def thin_out(dataset: Dataset, split: Split, per_class: int, seed: int) -> np.nd
         ("val", math.ceil(per_class * n["val"] / max(1, n["train"]))),
     ):
         pool = split.indices(part)
-        order = sorted(pool.tolist(), key=lambda i: _order_key(seed, f"thin {part}", dataset.hashes[i]))
+        order = sorted(pool.tolist(), key=lambda i: order_key(seed, f"thin {part}", dataset.hashes[i]))
         taken = np.zeros(len(dataset.classes), int)
         for i in order:
             if taken[dataset.labels[i]] < limit:

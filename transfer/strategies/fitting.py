@@ -7,11 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from transfer import metrics
 from transfer.backbones import load_backbone
-from transfer.dataset import Source, Split, draw_split, read_split, scan, stop_on_bad, thin_out
+from transfer.dataset import (
+    Dataset,
+    Source,
+    Split,
+    add_few,
+    draw_few,
+    draw_split,
+    join_domains,
+    read_split,
+    scan,
+    stop_on_bad,
+    thin_out,
+)
 from transfer.errors import UsageError
 from transfer.features import Representation, extract
 from transfer.progress import Progress
@@ -25,6 +38,7 @@ from transfer.strategies.linear import fit_frozen
 from transfer.strategies.protocols import describe_protocol, seen_as
 from transfer.training import LOGS, require_log
 
+_NOT_NEEDED = "more than is trained on"
 _ENOUGH = 128  # images whose features tell the speed of the network
 
 
@@ -32,6 +46,8 @@ def fit(
     data: Source,
     recipe: str | Path | Recipe | None = None,
     *,
+    test: Source | None = None,
+    few_target: int = 0,
     out: str | Path | None = None,
     split: str | Path | None = None,
     settings: Sequence[str] = (),
@@ -49,6 +65,11 @@ def fit(
         labels), or a scanned dataset.
     recipe
         A named recipe, a YAML file, or a `Recipe`.
+    test
+        Images of another domain to report on; `data` is then the source, and only trained on. Classes are matched by
+        name. Where these images have a test part, that is reported on, otherwise all of them.
+    few_target
+        So many images of each class of `test` are drawn, trained on, and not reported on.
     out
         The run folder; ``runs/DATA-STRATEGY`` by default. An existing one is never touched.
     split
@@ -75,9 +96,10 @@ def fit(
         raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
     _require_log(log, chosen)
+    _require_one_report(test, few_target, split)
     # networks are built with random weights before theirs are loaded: not from the caller's draws
     with torch.random.fork_rng(devices=[]):
-        job, folder = _prepare(data, chosen, out, split, Progress(quiet))
+        job, folder = _prepare(data, test, few_target, chosen, out, split, Progress(quiet))
         job = dataclasses.replace(job, resume=resume, log=log, log_folder=folder.parent / "tensorboard" / folder.name)
         return _carry_out(job, folder)
 
@@ -90,6 +112,16 @@ def _require_log(kind: str | None, recipe: Recipe) -> None:
     if not recipe.is_fine_tuning:
         raise UsageError(f"--log goes with --recipe partial or full: {recipe.strategy} has no epochs.")
     require_log(kind)
+
+
+def _require_one_report(test: Source | None, few_target: int, split: str | Path | None) -> None:
+    if test is None and few_target:
+        raise UsageError(f"--few-target {few_target} goes with --test: it draws from the images that are reported on.")
+    if test is not None and split is not None:
+        raise UsageError(
+            "--split and --test both say what is reported on: give one. The split.csv of a run made with --test names "
+            "its images in full, so that `transfer fit RUN/split.csv` uses the very same parts."
+        )
 
 
 def _carry_out(job: Job, folder: Path) -> Run:
@@ -122,6 +154,8 @@ def _carry_out(job: Job, folder: Path) -> Run:
 
 def _prepare(
     data: Source,
+    test: Source | None,
+    few_target: int,
     recipe: Recipe,
     out: str | Path | None,
     split: str | Path | None,
@@ -134,7 +168,9 @@ def _prepare(
     clock = Clock(recipe.train.minutes)
     with clock.time("scan"):
         dataset = scan(data)
-    folder = reserve(data, recipe.strategy, out)
+        if test is not None:
+            dataset = join_domains(dataset, scan(test, min_classes=1), few_target)
+    folder = reserve(data, recipe.strategy, out, test=test)
     if split is not None:
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
     with clock.time("load backbone"):
@@ -157,19 +193,30 @@ def _prepare(
         )
     dataset = extraction.dataset
     stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share)
-    parts = (
-        read_split(split, dataset, seed=recipe.seed)
-        if split is not None
-        else draw_split(dataset, seed=recipe.seed, test_share=recipe.data.test_share, val_share=recipe.data.val_share)
-    )
+    kept, parts = _find_parts(dataset, recipe, split)
     X = extraction.represent(representation)
-    if recipe.data.per_class:
-        kept = thin_out(dataset, parts, recipe.data.per_class, recipe.seed)
-        reason = [*parts.reason, f"At most {recipe.data.per_class} images of each class are trained on, as asked."]
-        dataset, X = dataset.subset(kept), X[kept]
-        parts = Split(parts.parts[kept], reason, parts.cross_validate)
+    if len(kept) < len(dataset):
+        dataset, X = dataset.keep(kept, _NOT_NEEDED), X[kept]
     for line in [*dataset.notes, *describe_protocol(recipe, seen), *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
     return Job(recipe, dataset, parts, backbone, representation, X, progress, clock, cut, speed), folder
+
+
+def _find_parts(dataset: Dataset, recipe: Recipe, split: str | Path | None) -> tuple[np.ndarray, Split]:
+    """Return the positions of the images that take part, sorted, and their split."""
+    settings, seed = recipe.data, recipe.seed
+    drawn, kept = draw_few(dataset, seed)
+    rest = dataset.keep(kept, _NOT_NEEDED)
+    if split is not None:
+        parts = read_split(split, rest, seed=seed)
+    else:
+        parts = draw_split(rest, seed=seed, test_share=settings.test_share, val_share=settings.val_share)
+    if settings.per_class:
+        thinned = thin_out(rest, parts, settings.per_class, seed)
+        reason = [*parts.reason, f"At most {settings.per_class} images of each class are trained on, as asked."]
+        kept, parts = kept[thinned], Split(parts.parts[thinned], reason, parts.cross_validate)
+    if dataset.domains and len(drawn):
+        return add_few(kept, parts, drawn, dataset.domains, seed)
+    return kept, parts
