@@ -144,6 +144,8 @@ class Run:
         backbones.load_weights(model, tensors, str(path))
         preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
         backbone = backbones.finish(name, model, preprocessing, str(self.path))
+        if backbone.is_handmade and backbone.weights_hash != self.info["weights"]["sha256"]:
+            raise ArtefactError(f"{name} is defined in another way now than when {self.path} was fitted. Fit again.")
         weight, bias = (tensors[f"{self.info['model']['head']}.{part}"].numpy() for part in ("weight", "bias"))
         return backbone, LinearHead(weight, bias, row_norm=self.info["model"]["row_norm"])
 
@@ -398,6 +400,8 @@ def _write_model(
     else:
         weight, bias = weight / head.temperature, bias / head.temperature
         reason = "Rows of features are brought to unit length before the head, which no layer of the network does."
+    if backbone.is_handmade:
+        reason = "No library builds a hand-made backbone; load it with transfer.load_run."
     if not reason and backbone.name.startswith("torchvision/"):
         reason = "The network is torchvision's; load it with transfer.load_run."
     tensors = {

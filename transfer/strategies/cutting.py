@@ -18,6 +18,8 @@ def find_cut(recipe: Recipe, backbone: Backbone) -> str:
     UsageError
         There is no such cut, or the recipe asks for what cannot be trained there.
     """
+    if backbone.is_handmade:
+        raise UsageError(f"{backbone.name} has no layers to train. Use --recipe linear-svm, or a pretrained backbone.")
     if recipe.tap != cuts.FEATURES:
         raise UsageError(f"Fine-tuning trains up to the features, not to the tap {recipe.tap!r}. Leave out tap.")
     if recipe.head.scaling == "l2":
