@@ -33,8 +33,8 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def test_a_row_of_pixels_is_the_picture_itself() -> None:
-    picture = noise(32, 32)
-    assert np.array_equal(rows_of("pixels", picture)[0], picture.transpose(2, 0, 1).ravel())
+    pictures = [noise(32, 32, seed) for seed in range(20)]  # enough that a network would be rewritten
+    assert np.array_equal(rows_of("pixels", *pictures), [p.transpose(2, 0, 1).ravel() for p in pictures])
 
 
 def test_all_of_a_wide_picture_is_squashed_into_its_pixels() -> None:
@@ -90,7 +90,7 @@ def test_gradients_stand_where_the_edges_are() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_module_maps_any_batch_wherever_the_gradient_is_on(name: str) -> None:
+def test_the_module_takes_any_batch_in_any_layout_with_or_without_gradient(name: str) -> None:
     backbone = load_backbone(name)
     size = backbone.preprocessing.input_size
     views = torch.from_numpy(np.stack([noise(size, size, seed).transpose(2, 0, 1) for seed in range(3)]))
@@ -125,6 +125,12 @@ def test_float32_is_the_only_type_that_it_computes_in(name: str, monkeypatch: py
     monkeypatch.setattr("transfer.machine.narrow_types", lambda device: ["bfloat16"])
     assert Plans(load_backbone("test_resnet", "random"), ["features"], "cpu", False).types[0] == "bfloat16"
     assert Plans(load_backbone(name), ["features"], "cpu", False).types == ["float32"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_stays_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer.machine.pick_device", lambda device: torch.device("cuda"))
+    assert Plans(load_backbone(name), ["features"], "auto", False).device.type == "cpu"
 
 
 def test_neither_is_answered_from_the_cache_of_the_other_or_of_an_older_definition(

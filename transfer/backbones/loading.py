@@ -65,8 +65,7 @@ def load_backbone(
     name
         A timm name (``resnet18``, ``vit_small_patch14_dinov2.lvd142m``), or a torchvision name: ``alexnet`` where
         timm has no such network, ``torchvision/resnet18`` always. ``pixels`` and ``hog-color`` are made by hand and
-        have no weights. None is the network of the run folder in `weights`,
-        or the default one.
+        have no weights. None is the network of the run folder in `weights`, or the default one.
     weights
         A ``.safetensors`` file, a ``.pth`` file (read with ``weights_only=True`` and no other way) or a run folder;
         ``random`` for random weights, the control. By default the pretrained weights are looked for.

@@ -41,7 +41,7 @@ class Plans:
     Parameters
     ----------
     device
-        A name, as `machine.pick_device` takes it.
+        A name, as `machine.pick_device` takes it. A hand-made backbone stays on the CPU.
     exact
         Leaves float32 as the only type, as a hand-made backbone does.
     folder
@@ -60,6 +60,8 @@ class Plans:
         dtype: str | None = None,
     ) -> None:
         self.device = machine.pick_device(device)
+        if backbone.is_handmade:  # it computes in NumPy or merely copies: quickest in the threads that decode
+            self.device = torch.device("cpu")
         self.memo = Memo("plans", folder)
         about = [machine.describe_device(self.device), torch.__version__, backbone.weights_hash, *taps]
         self.key = " | ".join([*about, *["exact"] * exact])

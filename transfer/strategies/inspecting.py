@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transfer.backbones import HANDMADE
 from transfer.dataset import Dataset, Source, Split, describe, draw_split, scan
 from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
@@ -48,10 +49,11 @@ def inspect(
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
     counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
+    made = "made by hand" if recipe.backbone in HANDMADE else f"frozen up to {recipe.tap!r}"
     what = {
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
-    }.get(recipe.strategy, f"{recipe.backbone} frozen up to {recipe.tap!r}")
+    }.get(recipe.strategy, f"{recipe.backbone} {made}")
     return [
         f"{recipe.strategy}: {what}, a linear head of {len(dataset.classes)} classes on {counts['train']} images; "
         f"{counts['val']} check it, {counts['test']} are reported on.",
