@@ -140,7 +140,9 @@ def test_backbones_lists_names_and_cuts(run_cli) -> None:
     code, out, _ = run_cli("backbones")
     lines = out.splitlines()
     assert len(lines) > 1000
-    assert all(re.search(r" \d+\.\d M +\d+ +\d+  (hub|none|on this machine)$", line) for line in lines[1:])
+    assert all(
+        re.search(r" \d+\.\d M +\d+ +\d+  (hub|none|on this machine|no weights needed)$", line) for line in lines[1:]
+    )
     assert len(json.loads(run_cli("backbones", "--json")[1])) == len(lines) - 1
     code, out, _ = run_cli("backbones", "test_resnet")
     assert [name for name in ("pixels", "layer1", "layer4", "features") if name in out] == [
@@ -149,6 +151,7 @@ def test_backbones_lists_names_and_cuts(run_cli) -> None:
         "layer4",
         "features",
     ]
+    assert run_cli("backbones", "pixels")[1].startswith("pixels: no weights needed. Cuts in order:")
     points = json.loads(run_cli("backbones", "test_resnet", "--json")[1])
     assert points[0]["parameters_left"] == 0
     assert points[-1]["parameters_right"] == 0

@@ -365,6 +365,8 @@ def backbones(
     for row in rows:
         size = f"{row['parameters'] / 1e6:.1f} M"
         weights = "on this machine" if row["here"] else "hub" if row["published"] else "none"
+        if row["source"] == "hand-made":
+            weights = "no weights needed"
         click.echo(
             f"{row['name']:48} {row['source']:12} {size:>11} {row['input_size']:>6} {row['features']:>9}  {weights}"
         )
@@ -407,14 +409,15 @@ def _print_cuts(name: str, as_json: bool) -> None:
     import dataclasses
 
     from transfer import cuts
-    from transfer.backbones import build, default_preprocessing, local_weights
+    from transfer.backbones import HANDMADE, build, default_preprocessing, local_weights
 
     size = default_preprocessing(name).input_size
     points = cuts.cut_points(build(name).eval(), (3, size, size))
     if as_json:
         _print_json([dataclasses.asdict(point) for point in points])
         return
-    click.echo(f"{name}: weights {'on this machine' if local_weights(name) else 'not on this machine'}. Cuts in order:")
+    weights = "weights on this machine" if local_weights(name) else "weights not on this machine"
+    click.echo(f"{name}: {'no weights needed' if name in HANDMADE else weights}. Cuts in order:")
     click.echo(
         f"{'cut':28} {'output':>16} {'parameters left':>16} {'right':>12} {'multiply-adds left':>19} {'right':>9} "
         f"{'sees':>6} {'cache':>10}"

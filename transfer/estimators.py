@@ -195,12 +195,12 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             seed=self.random_state,
         )
         backbone = copy.deepcopy(self.backbone_)  # other estimators have the same one
+        cut = find_cut(recipe, backbone)  # what it refuses, it refuses before the slow part
         X = self._features(images)
         dataset = _dataset([str(image) for image in images], codes.astype(np.int32), tuple(map(str, self.classes_)))
         is_val = assign_folds(codes, np.array(dataset.hashes), _VAL_FOLDS, self.random_state) == 0
         split = Split(np.where(is_val, "val", "train"), ["A fifth of the images chooses the epoch."], False)
         clock = Clock(recipe.train.minutes)
-        cut = find_cut(recipe, backbone)
         job = Job(recipe, dataset, split, backbone, Representation(), X, Progress(quiet=True), clock, cut)
         trained = fine_tune(job)
         # nobody else asks for what a tuned backbone says: that is not kept

@@ -111,6 +111,8 @@ class Run:
         backbones.load_weights(model, tensors, str(path))
         preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
         backbone = backbones.finish(name, model, preprocessing, str(self.path))
+        if backbone.is_handmade and backbone.weights_hash != self.info["weights"]["sha256"]:
+            raise ArtefactError(f"{name} is defined in another way now than when {self.path} was fitted. Fit again.")
         return backbone, head_from_arrays(self.info["head"]["form"], arrays)
 
     def predict(
@@ -352,6 +354,8 @@ def _write_model(
             _, name = backbones.classifier_network(backbone.name, len(classes), backbone.n_features)
         except ArtefactError as error:
             reason = str(error)
+    if backbone.is_handmade:
+        reason = "No library builds a hand-made backbone; load it with transfer.load_run."
     if not reason and backbone.name.startswith("torchvision/"):
         reason = "The network is torchvision's; load it with transfer.load_run."
     own = backbone.model.state_dict()

@@ -1,13 +1,18 @@
-"""Classifier: the linear layer of C classes on a backbone's features, at the place where its own library has it."""
+"""Classifier: the linear layer of C classes on a backbone's features, at the place where its own library has it.
+
+Behind a hand-made backbone, which no library has, it is the second of two layers.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import nn
 
+from transfer.backbones.handmade import HANDMADE
 from transfer.backbones.loading import Backbone
 from transfer.backbones.names import TORCHVISION, timm_config
 from transfer.backbones.networks import build, build_whole, build_with_classifier, last_linear, set_submodule
@@ -38,6 +43,8 @@ def with_head(backbone: Backbone, weight: torch.Tensor, bias: torch.Tensor) -> n
 def classifier_network(name: str, n_classes: int, n_features: int) -> tuple[nn.Module, str]:
     """Build the network with a classifier of `n_classes` and random weights; return it with the classifier's name."""
     model: Any
+    if name in HANDMADE:
+        return nn.Sequential(OrderedDict(features=build(name), head=nn.Linear(n_features, n_classes))), "head"
     if name.startswith(TORCHVISION):
         model = build(name)
         head = "classifier.2" if "squeezenet" in name else _last_linear_of(name)

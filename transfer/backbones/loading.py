@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from transfer.backbones.handmade import HANDMADE
 from transfer.backbones.hub import Question, ask_ahead, load_from_hub
 from transfer.backbones.names import DEFAULT, architecture, default_preprocessing, full_name
 from transfer.backbones.networks import build, feature_width
@@ -25,7 +26,7 @@ _MODEL_FILE = "model.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A pretrained network that turns images (N, 3, H, W) into features (N, n_features), in eval mode."""
+    """What turns images (N, 3, H, W) into features (N, n_features): a pretrained network in eval mode, or hand-made."""
 
     name: str
     model: nn.Module
@@ -38,6 +39,11 @@ class Backbone:
     def input_shape(self) -> tuple[int, int, int]:
         """The shape of one image as the network takes it."""
         return (3, self.preprocessing.input_size, self.preprocessing.input_size)
+
+    @property
+    def is_handmade(self) -> bool:
+        """Whether it has no weights: nothing to train, and float32 is the only type that it computes in."""
+        return self.name in HANDMADE
 
     @property
     def is_map_last(self) -> bool:
@@ -58,8 +64,8 @@ def load_backbone(
     ----------
     name
         A timm name (``resnet18``, ``vit_small_patch14_dinov2.lvd142m``), or a torchvision name: ``alexnet`` where
-        timm has no such network, ``torchvision/resnet18`` always. None is the network of the run folder in `weights`,
-        or the default one.
+        timm has no such network, ``torchvision/resnet18`` always. ``pixels`` and ``hog-color`` are made by hand and
+        have no weights. None is the network of the run folder in `weights`, or the default one.
     weights
         A ``.safetensors`` file, a ``.pth`` file (read with ``weights_only=True`` and no other way) or a run folder;
         ``random`` for random weights, the control. By default the pretrained weights are looked for.
@@ -71,7 +77,7 @@ def load_backbone(
     Raises
     ------
     UsageError
-        There is no such network.
+        There is no such network, or it is hand-made and weights or a preprocessing are given.
     ArtefactError
         The weights are damaged or do not fit the network, or the run folder has another network.
     ResourceError
@@ -79,6 +85,9 @@ def load_backbone(
     """
     run = _run_info(Path(weights)) if weights is not None and weights != "random" else None
     name = name or (run["backbone"] if run else DEFAULT)
+    for handmade in (run["backbone"] if run else "", name):
+        if handmade in HANDMADE:
+            return _load_handmade(handmade, weights, preprocessing)
     embedded = embedded_file(name) if weights is None else None
     question = ask_ahead(name) if weights is None and embedded is None else None
     name = full_name(name)
@@ -93,6 +102,14 @@ def load_backbone(
         torch.manual_seed(seed)
         model, source = _load(name, weights, embedded, question)
     return finish(name, model, preprocessing or found, source)
+
+
+def _load_handmade(name: str, weights: str | Path | None, preprocessing: Preprocessing | None) -> Backbone:
+    if weights is not None:
+        raise UsageError(f"{name} is made by hand and has no weights. Leave out weights={str(weights)!r} (--weights).")
+    if preprocessing is not None:
+        raise UsageError(f"{name} is made by hand, and its preprocessing is part of it. Leave out preprocessing.")
+    return finish(name, build(name), default_preprocessing(name), "hand-made, no weights")
 
 
 def finish(name: str, model: nn.Module, preprocessing: Preprocessing, source: str) -> Backbone:

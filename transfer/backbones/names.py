@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from transfer.backbones.handmade import HANDMADE
 from transfer.errors import UsageError, did_you_mean
 from transfer.images import Preprocessing
 
@@ -12,13 +13,15 @@ TORCHVISION = "torchvision/"
 
 
 def full_name(name: str) -> str:
-    """Return the name under which a network is known here; timm's comes first where both libraries have one.
+    """Return the name under which a backbone is known here; timm's comes first where both libraries have one.
 
     Raises
     ------
     UsageError
         There is no such network; the message names the nearest.
     """
+    if name in HANDMADE:
+        return name
     bare = bare_name(name)
     if name.startswith(TORCHVISION) and bare in torchvision_names():  # timm, whose import takes seconds, is not asked
         if name != architecture(name):
@@ -36,7 +39,8 @@ def full_name(name: str) -> str:
         raise UsageError(_unknown(name, timm.list_models(pretrained=True)))
     if not name.startswith(TORCHVISION) and bare in torchvision_names():
         return full_name(TORCHVISION + name)
-    raise UsageError(_unknown(name, [*timm.list_models(), *torchvision_names(), *_with_prefix(torchvision_names())]))
+    known = [*HANDMADE, *timm.list_models(), *torchvision_names(), *_with_prefix(torchvision_names())]
+    raise UsageError(_unknown(name, known))
 
 
 def architecture(name: str) -> str:
@@ -65,14 +69,17 @@ def torchvision_names() -> list[str]:
 
 
 def all_names(pretrained: bool = False) -> list[str]:
-    """Return the full names of all networks, or of all pretrained weights, which has timm's with their tags."""
+    """Return the full names of all backbones, or of all pretrained weights, which has timm's with their tags."""
     import timm
 
-    return [*timm.list_models(pretrained=pretrained), *_with_prefix(torchvision_names())]
+    handmade = [] if pretrained else HANDMADE
+    return [*handmade, *timm.list_models(pretrained=pretrained), *_with_prefix(torchvision_names())]
 
 
 def is_published(name: str) -> bool:
     """Say whether there are pretrained weights of this name anywhere; torchvision has some for all its networks."""
+    if name in HANDMADE:
+        return False
     config = {} if name.startswith(TORCHVISION) else timm_config(name) or {}
     return name.startswith(TORCHVISION) or bool(config.get("hf_hub_id") or config.get("url"))
 
@@ -107,6 +114,8 @@ def torchvision_weights(name: str) -> Any:
 
 def default_preprocessing(name: str) -> Preprocessing:
     """Return the preprocessing that the pretrained weights of this name were made with."""
+    if name in HANDMADE:
+        return HANDMADE[name].preprocessing
     if name.startswith(TORCHVISION):
         return Preprocessing.from_torchvision(torchvision_weights(name).transforms())
     return Preprocessing.from_timm(timm_config(name) or {})

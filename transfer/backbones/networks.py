@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from transfer.backbones.handmade import HANDMADE
 from transfer.backbones.names import TORCHVISION, bare_name, default_preprocessing, full_name
 
 
@@ -19,6 +20,8 @@ def build(name: str) -> nn.Module:
         There is no such network; the message names the nearest.
     """
     name = full_name(name)
+    if name in HANDMADE:
+        return HANDMADE[name].build()
     if name.startswith(TORCHVISION):
         return without_classifier(build_whole(name), bare_name(name))
     import timm

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from transfer.backbones.handmade import HANDMADE
 from transfer.backbones.names import default_preprocessing
 from transfer.backbones.networks import build, feature_width
 
@@ -29,6 +30,8 @@ def size_of(name: str) -> dict[str, int]:
 
 def measure(name: str) -> dict[str, int]:
     """Return the number of parameters and the feature width of a backbone, without allocating its weights."""
+    if name in HANDMADE:
+        return {"parameters": 0, "features": HANDMADE[name].n_features}
     model: Any
     try:
         with torch.device("meta"):

@@ -41,9 +41,9 @@ class Plans:
     Parameters
     ----------
     device
-        A name, as `machine.pick_device` takes it.
+        A name, as `machine.pick_device` takes it. A hand-made backbone stays on the CPU.
     exact
-        Leaves float32 as the only type.
+        Leaves float32 as the only type, as a hand-made backbone does.
     folder
         Where speeds are remembered; the cache folder by default.
     dtype
@@ -60,10 +60,12 @@ class Plans:
         dtype: str | None = None,
     ) -> None:
         self.device = machine.pick_device(device)
+        if backbone.is_handmade:  # it computes in NumPy or merely copies: quickest in the threads that decode
+            self.device = torch.device("cpu")
         self.memo = Memo("plans", folder)
         about = [machine.describe_device(self.device), torch.__version__, backbone.weights_hash, *taps]
         self.key = " | ".join([*about, *["exact"] * exact])
-        narrow = [] if exact else machine.narrow_types(self.device)
+        narrow = [] if exact or backbone.is_handmade else machine.narrow_types(self.device)
         n_cores = machine.count_cores()
         # what is usually fastest comes first; small batches stay in a core's cache, a GPU wants large ones
         on_cpu = self.device.type == "cpu"

@@ -18,6 +18,8 @@ def find_cut(recipe: Recipe, backbone: Backbone) -> str:
     UsageError
         There is no such cut, or the recipe asks for what cannot be trained there.
     """
+    if backbone.is_handmade:
+        raise UsageError(f"{backbone.name} has no layers to train. Use --recipe linear-svm, or a pretrained backbone.")
     if recipe.strategy == "full":
         if recipe.cut not in (None, cuts.PIXELS):
             raise UsageError(f"`full` cuts at the pixels, not at {recipe.cut!r}. Use --recipe partial.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transfer.backbones import default_preprocessing, full_name
+from transfer.backbones import HANDMADE, default_preprocessing, full_name
 from transfer.dataset import Dataset, Source, Split, describe, draw_split, scan
 from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
@@ -52,10 +52,11 @@ def inspect(
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
     counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
+    made = "made by hand" if recipe.backbone in HANDMADE else f"frozen up to {' and '.join(map(repr, recipe.taps))}"
     what = {
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
-    }.get(recipe.strategy, f"{recipe.backbone} frozen up to {' and '.join(map(repr, recipe.taps))}")
+    }.get(recipe.strategy, f"{recipe.backbone} {made}")
     return [
         f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {counts['train']} images; "
         f"{counts['val']} check it, {counts['test']} are reported on.",
