@@ -340,5 +340,5 @@ def test_a_transformer_in_each_layout_and_number_of_threads_says_the_same(shapes
         plans.speeds = {dataclasses.replace(plans.usual, **settings): 1.0}
         runner = features.Runner(vit, ["features"], plans, paths, exact=True)
         assert runner.plan.layout == layout
-        seen.append(np.concatenate([batch.rows["features"] for batch in runner.run()]))
+        seen.append(np.concatenate([batch.views[0]["features"] for batch in runner.run()]))
     np.testing.assert_allclose(seen[0], seen[1], atol=1e-4 * np.abs(seen[0]).max())

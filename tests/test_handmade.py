@@ -25,7 +25,7 @@ def rows_of(name: str, *pictures: np.ndarray) -> np.ndarray:
     """Return the features of pictures as every command computes them."""
     backbone = load_backbone(name)
     runner = Runner(backbone, ["features"], Plans(backbone, ["features"], "cpu", False), pictures)
-    return np.concatenate([rows.rows["features"] for rows in runner.run()])
+    return np.concatenate([rows.views[0]["features"] for rows in runner.run()])
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -479,7 +479,7 @@ def test_live_views_behind_the_frozen_part_are_those_of_the_cache(tmp_path: Path
         ("layer2",),
         pool="none",
         dtype="float16",
-        random_view=RandomView(augmentation, 0, 1),
+        views=[RandomView(augmentation, 0, 1)],
         cache=tmp_path,
         progress=QUIET,
     ).caches["layer2"]
@@ -555,7 +555,7 @@ def test_an_epoch_draws_among_the_cached_views(resnet: Setting, dataset: Dataset
             (resnet.at,),
             pool="none",
             dtype="float16",
-            random_view=RandomView(AUGMENTATIONS["standard"], 0, k),
+            views=[RandomView(AUGMENTATIONS["standard"], 0, k)],
             exact=True,
             cache=tmp_path,
             progress=QUIET,

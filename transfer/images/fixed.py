@@ -101,6 +101,7 @@ def _turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
     turned = rotate(image, degrees, InterpolationMode.BILINEAR).permute(1, 2, 0).numpy()
     cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
     scale = min(width / (width * cos + height * sin), height / (width * sin + height * cos))
-    kept_height, kept_width = max(1, int(height * scale)), max(1, int(width * scale))
+    # the outermost pixels are mixed with what lies beyond
+    kept_height, kept_width = max(1, int(height * scale) - 2), max(1, int(width * scale) - 2)
     top, left = (height - kept_height) // 2, (width - kept_width) // 2
     return np.ascontiguousarray(turned[top : top + kept_height, left : left + kept_width])
