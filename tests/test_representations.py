@@ -186,3 +186,36 @@ def test_ten_views_are_worth_a_row_each_in_the_run_folder(shapes: Path, weights:
     assert len(run.representation.views) == len(FIXED_VIEWS[10])
     with pytest.raises(UsageError, match="10 views"):
         _ = run.model
+
+
+def test_a_search_ranks_layers_and_pairs_by_what_they_say(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True, "tap": "search"}
+    run = transfer.fit(shapes, out=tmp_path / "run", **options)
+    info = json.loads((run.path / "run.json").read_text())
+    tried = info["taps"]["table"]
+    assert tried[0]["chosen"]
+    assert tried[0]["taps"] == info["representation"]["taps"] == list(run.recipe.taps)
+    assert [row["accuracy"] for row in tried] == sorted((row["accuracy"] for row in tried), reverse=True)
+    assert {len(row["taps"]) for row in tried} == {1, 2}
+    assert ["features"] in [row["taps"] for row in tried]
+    assert transfer.load_run(run.path).predict(sorted(shapes.glob("*/00.png"))).labels
+
+
+def test_a_search_finds_the_layer_that_knows_and_looks_at_no_test_image() -> None:
+    from transfer.strategies.tapping import choose_taps
+
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    knows = {"early": 2.0, "late": 0.2, "features": 0.2}
+    rows = {tap: rng.normal(size=(90, 8)) + share * np.eye(3, 8)[y] * 2 for tap, share in knows.items()}
+
+    def rows_of(taps: tuple[str, ...]) -> np.ndarray:
+        return np.concatenate([rows[tap] for tap in taps], axis=1)
+
+    found = choose_taps(list(knows), rows_of, y, 3, np.arange(90), seed=0)
+    assert "early" in found.taps
+    assert found.gain > 2 * found.gain_standard_error > 0
+    assert "unlike ImageNet" in found.rule
+    same = choose_taps(["features"], rows_of, y, 3, np.arange(90), seed=0)
+    assert same.taps == ("features",)
+    assert same.gain == 0

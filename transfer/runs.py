@@ -267,6 +267,7 @@ def write_run(
     scores: dict[str, Any],
     test_probabilities: np.ndarray,
     seconds: dict[str, float],
+    taps: dict[str, Any] | None = None,
     history: Sequence[dict[str, Any]] = (),
     training: dict[str, Any] | None = None,
 ) -> Run:
@@ -289,6 +290,7 @@ def write_run(
                 "strategy": recipe.strategy,
                 "backbone": backbone.name,
                 "representation": representation.to_dict(),
+                "taps": taps,  # how they were found, where they were searched for
                 "weights": {"source": backbone.source, "sha256": backbone.weights_hash},
                 "preprocessing": backbone.preprocessing.to_dict(),
                 "head": {

@@ -47,9 +47,13 @@ class Extraction:
         """Return the activations at `tap`, row i for image i of the dataset, in memory."""
         return self.caches[tap].rows(self.dataset.hashes)
 
-    def represent(self, representation: Representation) -> np.ndarray:
-        """Return what a head reads, (N, d) or (N, views, d), row i for image i of the dataset, in memory."""
-        found = [{tap: cache.rows(self.dataset.hashes) for tap, cache in view.items()} for view in self.views]
+    def represent(self, representation: Representation, contents: Sequence[str] | None = None) -> np.ndarray:
+        """Return what a head reads, (N, d) or (N, views, d), in memory.
+
+        Row i is that of image i of the dataset, or of the image that has the SHA-256 `contents[i]`.
+        """
+        contents = self.dataset.hashes if contents is None else contents
+        found = [{tap: view[tap].rows(contents) for tap in representation.taps} for view in self.views]
         return representation.assemble(found)
 
 

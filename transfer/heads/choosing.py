@@ -36,7 +36,7 @@ def choose(
     Parameters
     ----------
     rule
-        ``one-standard-error``; ``best`` (the strongest one of ties); ``average-precision`` (the best for each class).
+        ``one-standard-error``; ``best`` (the middle one of ties); ``average-precision`` (the best for each class).
     search
         Of the settings that are given: ``all``, or ``halving`` (every so many first, then nearer to the best).
     """
@@ -47,7 +47,7 @@ def choose(
     accuracy = hits.sum(axis=1)
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
     gap = _standard_error(hits - hits[best])
-    strength = tried[best if rule == "best" else one_standard_error(accuracy, gap)]
+    strength = tried[_middle_of_best(accuracy) if rule == "best" else one_standard_error(accuracy, gap)]
     table: list[dict[str, Any]] = [
         {
             **to_setting(task, each),
@@ -89,6 +89,12 @@ def _try(task: Task, judge: Judge, grid: Grid) -> tuple[list[float], np.ndarray]
     return tried, hits
 
 
+def _middle_of_best(accuracy: np.ndarray) -> int:
+    """Return the middle one of all that are best: on a small val many are, and the outermost is the oddest of them."""
+    ties = np.flatnonzero(accuracy >= accuracy.max() - 1e-12)
+    return int(ties[len(ties) // 2])
+
+
 def _halve(task: Task, judge: Judge, strengths: list[float]) -> tuple[list[float], np.ndarray]:
     """Try seven settings at even distances, then ever nearer to the best (Radford et al., ICML 2021, appendix A.3)."""
     step = 2 ** max(0, int(np.log2(max(1, (len(strengths) - 1) / 6))))
@@ -97,7 +103,8 @@ def _halve(task: Task, judge: Judge, strengths: list[float]) -> tuple[list[float
     while wanted:
         hits |= dict(zip(wanted, find_hits(task, judge, [strengths[i] for i in wanted]), strict=True))
         step //= 2
-        peak = max(sorted(hits), key=lambda i: (hits[i].sum(), i))
+        seen = sorted(hits)
+        peak = seen[_middle_of_best(np.array([hits[i].sum() for i in seen]))]
         around = (peak - step, peak + step) if step else ()
         wanted = [i for i in around if 0 <= i < len(strengths) and i not in hits]  # type: ignore[assignment]
     return [strengths[i] for i in sorted(hits)], np.stack([hits[i] for i in sorted(hits)])

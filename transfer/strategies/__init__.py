@@ -4,6 +4,7 @@
 * `linear` freezes the whole network and fits a head on its features.
 * `finetuning` trains the layers right of a cut as well, starting from that head: `cutting` finds the cut, `courses`
   decides how long and how, `looking` how the images are seen.
+* `tapping` finds the layers that say most about a dataset.
 * `protocols` says how a recipe sees images and finds its head.
 * `jobs` holds what a strategy works on and what it hands back.
 * `inspecting` looks at a dataset and says what `fit` would do.

@@ -26,7 +26,7 @@ from transfer.dataset import (
     thin_out,
 )
 from transfer.errors import UsageError
-from transfer.features import Representation, extract
+from transfer.features import Extraction, Representation, extract
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_head, reserve, write_run
@@ -36,6 +36,7 @@ from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import fit_frozen
 from transfer.strategies.protocols import describe_protocol, seen_as
+from transfer.strategies.tapping import SEARCH, TapChoice, candidates, choose_taps
 from transfer.training import LOGS, require_log
 
 _NOT_NEEDED = "more than is trained on"
@@ -142,6 +143,7 @@ def _carry_out(job: Job, folder: Path) -> Run:
         fitted=trained.fitted,
         scores={**trained.scores, "test": test_scores},
         test_probabilities=probabilities,
+        taps=job.taps._asdict() if job.taps else None,
         history=trained.history,
         training=trained.about,
         seconds=job.clock.seconds,
@@ -177,7 +179,8 @@ def _prepare(
         backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
         seen = seen_as(backbone.preprocessing, recipe.features)
         backbone = dataclasses.replace(backbone, preprocessing=seen)
-        representation = Representation.from_settings(recipe.taps, recipe.features)
+        searched = candidates(backbone) if recipe.tap == SEARCH else []
+        representation = Representation.from_settings(searched or recipe.taps, recipe.features)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
     with clock.time("features"):
         extraction = extract(
@@ -194,14 +197,35 @@ def _prepare(
     dataset = extraction.dataset
     stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share)
     kept, parts = _find_parts(dataset, recipe, split)
-    X = extraction.represent(representation)
     if len(kept) < len(dataset):
-        dataset, X = dataset.keep(kept, _NOT_NEEDED), X[kept]
+        dataset = dataset.keep(kept, _NOT_NEEDED)
+    found = None
+    if searched:
+        with clock.time("taps"):
+            found = _search_taps(searched, extraction, dataset, parts, recipe)
+        progress.say(found.rule)
+        recipe = recipe.model_copy(update={"tap": list(found.taps)})
+        representation = Representation.from_settings(found.taps, recipe.features)
+    X = extraction.represent(representation, dataset.hashes)
     for line in [*dataset.notes, *describe_protocol(recipe, seen), *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
-    return Job(recipe, dataset, parts, backbone, representation, X, progress, clock, cut, speed), folder
+    return Job(recipe, dataset, parts, backbone, representation, X, progress, clock, cut, speed, found), folder
+
+
+def _search_taps(
+    taps: Sequence[str], extraction: Extraction, dataset: Dataset, parts: Split, recipe: Recipe
+) -> TapChoice:
+    """Choose taps on the training images."""
+    train = parts.indices("train")
+    contents = [dataset.hashes[i] for i in train]
+
+    def rows_of(some: tuple[str, ...]) -> np.ndarray:
+        return extraction.represent(Representation.from_settings(some, recipe.features), contents)
+
+    labels, n_classes = dataset.labels[train], len(dataset.classes)
+    return choose_taps(taps, rows_of, labels, n_classes, np.array(contents), recipe.seed)
 
 
 def _find_parts(dataset: Dataset, recipe: Recipe, split: str | Path | None) -> tuple[np.ndarray, Split]:

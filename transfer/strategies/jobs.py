@@ -18,6 +18,7 @@ from transfer.features import Representation
 from transfer.heads import FittedHead
 from transfer.progress import Progress
 from transfer.recipe import Recipe
+from transfer.strategies.tapping import TapChoice
 from transfer.training import Checkpoints
 
 
@@ -50,6 +51,7 @@ class Job:
     clock: Clock
     cut: str | None = None  # None: the whole network stays frozen
     seconds_per_image: float = 0.0  # of the frozen network, decoding included; 0: not known
+    taps: TapChoice | None = None  # how the taps were found, where they were searched for
     resume: bool = False
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder
