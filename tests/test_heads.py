@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -560,3 +561,19 @@ def test_what_does_not_go_together_is_refused(kind: str, settings: dict[str, obj
     X, y = toy_features()
     with pytest.raises(UsageError):
         fit_head(kind, X, y, 3, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", LINEAR_HEADS)
+def test_features_too_large_for_memory_give_the_same_head(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    X, y = toy_features()
+    np.save(tmp_path / "rows.npy", X)
+    in_memory = fit_head(kind, X, y, 3)
+    monkeypatch.setattr("transfer.heads.rotation._IN_MEMORY", 0)
+    mapped = fit_head(kind, np.load(tmp_path / "rows.npy", mmap_mode="r"), y, 3)
+    np.testing.assert_array_equal(mapped.head.weight, in_memory.head.weight)
+    monkeypatch.setattr("transfer.heads.solving._LARGE", 0)
+    own = fit_head(kind, X, y, 3)
+    assert own.chosen == in_memory.chosen
+    np.testing.assert_allclose(own.head.scores(X), in_memory.head.scores(X), atol=0.02)

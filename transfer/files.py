@@ -19,7 +19,7 @@ import socket
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -152,7 +152,7 @@ def require_space(folder: str | os.PathLike[str], n_bytes: int) -> None:
         raise ResourceError(f"Disk full: {folder} needs {readable_bytes(n_bytes)}, {readable_bytes(free)} are free.")
 
 
-def reserve_space(target: io.BufferedWriter, n_bytes: int) -> None:
+def reserve_space(target: IO[bytes], n_bytes: int) -> None:
     """Take `n_bytes` of the disk for an open file now, so that a full disk is noticed before the work is done."""
     require_space(Path(target.name).parent, n_bytes)
     if n_bytes and hasattr(os, "posix_fallocate"):

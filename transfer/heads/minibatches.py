@@ -24,16 +24,17 @@ def train(task: Task, strengths: np.ndarray, weights: np.ndarray) -> np.ndarray:
     # Adam's steps have a size of their own: rows of unit length, whatever the scaling, let one learning rate fit
     length = np.float32(np.sqrt(task.rotated.energy[:-1].sum() / task.rotated.energy[-1]) or 1.0)
     units = np.where(task.rotated.penalised, length, np.float32(1.0))
-    Z, one_hot = task.rotated.Z / units, task.one_hot
+    Z, one_hot = task.rotated.Z, task.one_hot
     share = (weights * (n / batch) / weights.sum(axis=0)).astype(np.float32)
     decay = (strengths / length**2 / weights.sum(axis=0) * task.rotated.penalised[:, None]).astype(np.float32)
 
     W: np.ndarray = np.zeros((Z.shape[1], n_problems, task.n_classes), np.float32)
     mean, square = np.zeros_like(W), np.zeros_like(W)
     for step, rows in enumerate(_shuffled(n, batch, n_steps, task.seed), start=1):
-        scores = (Z[rows] @ W.reshape(len(W), -1)).reshape(batch, n_problems, -1)
+        seen = Z[rows] / units
+        scores = (seen @ W.reshape(len(W), -1)).reshape(batch, n_problems, -1)
         change = softmax_slope(scores, one_hot[rows, None, :]) * share[rows, :, None]
-        slope = (Z[rows].T @ change.reshape(batch, -1)).reshape(W.shape) + decay[:, :, None] * W
+        slope = (seen.T @ change.reshape(batch, -1)).reshape(W.shape) + decay[:, :, None] * W
         mean += (1 - _BETA_1) * (slope - mean)
         square += (1 - _BETA_2) * (slope * slope - square)
         lr = 0.5 * _LR * (1 + np.cos(np.pi * (step - 1) / n_steps)) / (1 - _BETA_1**step)

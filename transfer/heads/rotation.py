@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
+from transfer.files import cache_folder, reserve_space
 from transfer.heads.blocks import row_blocks
 from transfer.heads.scaling import scale_factors, whitening_factors
 
+_IN_MEMORY = 1_000_000_000  # bytes of rotated features
 _NEGLIGIBLE = 1e-11  # of the largest eigenvalue; a direction with less is rounding error
 
 
@@ -90,7 +93,20 @@ def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned(X: np.ndarray, rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    Z = np.ones((len(X), rotation.shape[1] + 1), np.float32)
+    Z = _room_for((len(X), rotation.shape[1] + 1))
     for rows in row_blocks(*X.shape):
         Z[rows, :-1] = (X[rows] - shift) @ rotation
+        Z[rows, -1] = 1
     return Z
+
+
+def _room_for(shape: tuple[int, int]) -> np.ndarray:
+    """Return an array to fill: in memory, or where it is large in a file that is gone when the array is."""
+    if 4 * shape[0] * shape[1] <= _IN_MEMORY:
+        return np.empty(shape, np.float32)
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="rows-") as file:
+        reserve_space(file, 4 * shape[0] * shape[1])
+        file.truncate(4 * shape[0] * shape[1])
+        return np.memmap(file.name, np.float32, "r+", shape=shape)

@@ -13,6 +13,8 @@ from transfer.heads.ridge import solve_ridge
 from transfer.heads.strengths import to_setting
 from transfer.heads.tasks import Task
 
+_LARGE = 30_000_000  # numbers in Z: liblinear's own copy takes 16 bytes of each, beside one of 8
+
 
 def solve(task: Task, strengths: Sequence[float], weights: np.ndarray, *, final: bool = False) -> np.ndarray:
     """Return (D, P, C) coefficients of P problems: strength p, image weights[:, p]."""
@@ -25,12 +27,15 @@ def solve(task: Task, strengths: Sequence[float], weights: np.ndarray, *, final:
 
 
 def solve_to_keep(task: Task, strength: float | np.ndarray) -> np.ndarray:
-    """Return (D, C) coefficients of the head that is kept: scikit-learn's own, where it has this loss."""
+    """Return (D, C) coefficients of the head that is kept: scikit-learn's own, where it has this loss.
+
+    Where the features are many, the batched solver goes on to the end instead: it needs no copy of them.
+    """
     only_intercept = task.rotated.Z.shape[1] == 1
     if isinstance(strength, np.ndarray) or (task.positive_weight != 1 and not only_intercept):
         strengths = np.broadcast_to(strength, task.n_classes)
         return np.column_stack([_solve_one_class(task, c, float(strengths[c])) for c in range(task.n_classes)])
-    if task.kind in ("linear-svm", "logistic") and not only_intercept:
+    if task.kind in ("linear-svm", "logistic") and not only_intercept and task.rotated.Z.size <= _LARGE:
         return _solve_with_scikit_learn(task, strength)
     return solve(task, [strength], task.weights[:, None], final=True)[:, 0, :].astype(np.float64)
 
