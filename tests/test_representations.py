@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,3 +220,45 @@ def test_a_search_finds_the_layer_that_knows_and_looks_at_no_test_image() -> Non
     same = choose_taps(["features"], rows_of, y, 3, np.arange(90), seed=0)
     assert same.taps == ("features",)
     assert same.gain == 0
+
+
+@pytest.fixture(scope="module")
+def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AlexNet's weights are not everywhere: here they are random, which its recipes must not mind."""
+    from safetensors.torch import save_file
+
+    from transfer.backbones import build
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("alexnet") / "alexnet.safetensors"
+    save_file(build("torchvision/alexnet").state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "changes", "width"),
+    [
+        ("decaf", {}, 4096),
+        ("decaf", {"tap": "pool5", "settings": ["head.dropout=0"]}, 9216),
+        ("razavian", {}, 4096),
+        ("razavian-aug", {"tap": "fc7"}, 4096),
+    ],
+)
+def test_the_papers_recipes_run_on_their_network(
+    recipe: str, changes: dict[str, Any], width: int, shapes: Path, alexnet: Path, tmp_path: Path
+) -> None:
+    run = transfer.fit(shapes, recipe, weights=str(alexnet), out=tmp_path / "run", quiet=True, **changes)
+    again = transfer.load_run(run.path)
+    assert again.head.weight.shape[1] == width  # type: ignore[union-attr]
+    paths = sorted(shapes.glob("*/0*.png"))
+    right = [Path(path).parent.name == label for path, label in zip(paths, again.predict(paths).labels, strict=True)]
+    assert np.mean(right) > 0.8  # even random features tell these shapes apart
+
+
+@pytest.mark.real
+def test_sixteen_views_work_on_real_pictures_and_weights(shared: Path, tmp_path: Path) -> None:
+    weights = shared / "weights/squeezenet1_1.imagenet.safetensors"
+    changes = {"backbone": "torchvision/squeezenet1_1", "weights": str(weights), "tap": "features", "quiet": True}
+    run = transfer.fit(shared / "data/hymenoptera", "razavian-aug", out=tmp_path / "run", **changes)
+    assert run.metrics["test"]["accuracy"] > 0.85
