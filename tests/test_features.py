@@ -184,7 +184,7 @@ def bfloat16_is_twice_as_fast(monkeypatch) -> list[features.Plan]:
     monkeypatch.setattr(planning.machine, "narrow_types", lambda device: ["bfloat16"])
     monkeypatch.setattr(planning, "_WORTH_MEASURING", 1)
     monkeypatch.setattr(planning, "_SHARE", 1e9)
-    monkeypatch.setattr(features.Runner, "_images_per_second", speed)
+    monkeypatch.setattr(features.Runner, "_views_per_second", speed)
     return timed
 
 

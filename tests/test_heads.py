@@ -555,6 +555,10 @@ def test_whitening_gives_every_direction_the_same_variance() -> None:
         ("linear-svm", {"multiclass": "pairs", "dropout": 0.5}),
         ("linear-svm", {"rule": "luck"}),
         ("linear-svm", {"dropout": 1.0}),
+        ("logistic", {"positive_weight": 2.0}),
+        ("knn", {"judge": "val"}),
+        ("knn", {"grid": [0.5, 5]}),
+        ("linear-svm", {"rule": "average-precision", "search": "halving"}),
     ],
 )
 def test_what_does_not_go_together_is_refused(kind: str, settings: dict[str, object]) -> None:
@@ -577,3 +581,71 @@ def test_features_too_large_for_memory_give_the_same_head(
     own = fit_head(kind, X, y, 3)
     assert own.chosen == in_memory.chosen
     np.testing.assert_allclose(own.head.scores(X), in_memory.head.scores(X), atol=0.02)
+
+
+@pytest.mark.parametrize("multiclass", ["rest", "pairs"])
+@pytest.mark.parametrize("scaling", ["auto", "whiten"])
+def test_features_that_are_all_alike_are_no_reason_to_stop(multiclass: str, scaling: str) -> None:
+    y = np.array([0] * 20 + [1] * 10 + [2] * 5)
+    head = fit_head("linear-svm", np.ones((35, 4), np.float32), y, 3, multiclass=multiclass, scaling=scaling).head
+    assert head.probabilities(np.ones((1, 4))).argmax() == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"multiclass": "pairs"}, {"rule": "average-precision"}, {"rule": "best"}],
+    ids=["pairs", "average precision", "best"],
+)
+def test_one_image_of_each_class_gives_a_head_though_none_can_be_left_out(changes: dict[str, str]) -> None:
+    X, y = toy_features((1, 1, 1))
+    fitted = fit_head("linear-svm", X, y, 3, grid=[0.1, 1.0, 10.0], class_weight=None, **changes)  # type: ignore[arg-type]
+    assert fitted.head.predict(X).tolist() == y.tolist()
+
+
+def test_a_class_that_is_never_left_out_takes_what_is_best_for_the_others() -> None:
+    X, y = toy_features((30, 30, 1), distance=0.4)
+    fitted = fit_head("linear-svm", X, y, 3, grid=[0.01, 1.0, 100.0], rule="average-precision", class_weight=None)
+    means = [row["average_precision"] for row in fitted.table]
+    assert fitted.chosen["C"][2] == pytest.approx(fitted.table[int(np.argmax(means))]["C"])
+
+
+def test_a_head_by_average_precision_is_calibrated_on_finished_scores() -> None:
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(60, 200)).astype(np.float32), np.arange(60) % 3
+    by_class, plain = (
+        fit_head("linear-svm", X, y, 3, grid=[10.0], rule=rule, scaling="none").head.temperature
+        for rule in ("average-precision", "best")
+    )
+    assert by_class == pytest.approx(plain, rel=0.05)
+
+
+def test_val_is_judged_as_the_features_are_at_test() -> None:
+    X, y = toy_features((60, 60, 60), distance=0.3)
+    X_val, y_val = toy_features((60, 60, 60), distance=0.3, seed=4)
+    by_val = fit_head("logistic", X, y, 3, X_val=X_val, y_val=y_val, judge="val", dropout=0.5, grid=[0.1]).head
+    by_folds = fit_head("logistic", X, y, 3, dropout=0.5, grid=[0.1]).head
+    assert by_val.temperature == pytest.approx(by_folds.temperature, rel=0.3)
+
+
+def test_the_logistic_head_of_two_classes_is_one_problem_to_both_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = toy_features((40, 30))
+    kept = fit_head("logistic", X, y, 2, grid=[1.0]).head
+    monkeypatch.setattr("transfer.heads.solving._LARGE", 0)
+    own = fit_head("logistic", X, y, 2, grid=[1.0]).head
+    np.testing.assert_allclose(own.scores(X), kept.scores(X), atol=0.01)
+
+
+def test_large_features_give_each_class_its_own_setting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = toy_features((60, 20, 20), distance=0.4)
+    options = {"grid": [0.01, 1.0, 100.0], "rule": "average-precision", "positive_weight": 2.0}
+    kept = fit_head("linear-svm", X, y, 3, **options).head  # type: ignore[arg-type]
+    monkeypatch.setattr("transfer.heads.solving._LARGE", 0)
+    own = fit_head("linear-svm", X, y, 3, **options).head  # type: ignore[arg-type]
+    np.testing.assert_allclose(own.scores(X), kept.scores(X), atol=0.02)
+
+
+def test_too_many_rows_for_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = toy_features()
+    monkeypatch.setattr("transfer.heads.pairs._MOST_ROWS", 100)
+    with pytest.raises(UsageError, match="multiclass=rest"):
+        fit_head("linear-svm", X, y, 3, multiclass="pairs")

@@ -142,6 +142,17 @@ def test_recipes_of_papers_have_the_numbers_of_the_papers() -> None:
     assert vissl.grid == [0.01, 0.1, 1, 2, 5, 10, 15, 20, 50, 100, 1000]
 
 
+def test_no_recipe_has_a_gap_where_its_outcome_should_be() -> None:
+    assert [name for name, path in recipe_files().items() if "@@" in path.read_text()] == []
+
+
+def test_a_pooling_of_what_is_one_row_already_changes_nothing(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    run = transfer.fit(shapes, out=tmp_path / "run", settings=["features.pool=max"], **options)
+    assert run.representation.is_plain
+    assert run.info["model"]["timm"]
+
+
 @pytest.mark.parametrize("name", recipe_files())
 def test_every_recipe_says_its_protocol_in_words(name: str) -> None:
     recipe = load_recipe(name)
@@ -164,6 +175,12 @@ def test_the_protocol_names_resize_normalisation_classifier_and_selection() -> N
         ("partial", ["features.views=2"], "leave out tap and features"),
         ("partial", ["head.dropout=0.5"], "leave out head.dropout"),
         ("linear-svm", ["features.views=3"], "features.views is 3"),
+        ("logistic", ["head.positive_weight=2"], "goes with linear-svm"),
+        ("vissl-svm", ["head.judge=val"], "leave out judge"),
+        ("knn", ["head.judge=val"], "leave out head.judge"),
+        ("knn", ["head.scaling=whiten"], "no effect on knn"),
+        ("ridge", ["head.dropout=0.5"], "not with ridge"),
+        ("linear-svm", ["tap=[search, features]"], "stands alone"),
         ("linear-svm", ["tap=[features, features]"], "each once"),
         ("linear-svm", ["head.grid={low: 1, high: 2}"], "head.grid.n"),
         ("linear-svm", ["head.grid={low: 1, high: 2, steps: 3}"], "steps"),

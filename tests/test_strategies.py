@@ -97,7 +97,7 @@ def test_features_in_bfloat16_give_a_run_too(shapes: Path, tiny: dict, tmp_path:
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "not/yet/there"))
     monkeypatch.setattr(planning, "_WORTH_MEASURING", 1)
     monkeypatch.setattr(planning.machine, "narrow_types", lambda device: ["bfloat16"])
-    monkeypatch.setattr(features.Runner, "_images_per_second", lambda self, plan: float(plan.dtype == "bfloat16"))
+    monkeypatch.setattr(features.Runner, "_views_per_second", lambda self, plan: float(plan.dtype == "bfloat16"))
     run = transfer.fit(shapes, out=tmp_path / "run", **tiny)
     assert run.metrics["test"]["accuracy"] > 0.5
 

@@ -449,7 +449,7 @@ def _print_layers(name: str, as_json: bool) -> None:
     click.echo(f"{name}, images of 3x{size}x{size}. Layers in order:")
     titles = [f"{row.name} ({row.paper_name})" if row.paper_name else row.name for row in rows]
     kinds = [row.kind + " *" * (not row.fits) for row in rows]
-    wide, wider = max(map(len, titles)), max(map(len, kinds))
+    wide, wider = max(map(len, titles), default=0), max(map(len, kinds), default=0)
     click.echo(
         f"{'layer':{wide}}  {'kind':{wider}}  {'output':>13} {'parameters':>12} {'multiply-adds':>15} {'sees':>5}"
     )

@@ -14,7 +14,14 @@ DEFAULT = "linear-svm"
 FINE_TUNING = ("partial", "full")  # strategies that train layers of the backbone
 _HERE = Path(__file__).parent
 _BRANCHES = ("list", "range", "str", "list[str]")
-_OF_FROZEN_HEADS = ("multiclass", "dropout", "positive_weight", "judge", "rule")
+_PLAIN_HEAD = {
+    "multiclass": "rest",
+    "dropout": 0.0,
+    "positive_weight": 1.0,
+    "judge": "auto",
+    "rule": "one-standard-error",
+    "search": "all",
+}
 # in the wheel the recipes are inside the package, in a checkout beside it
 _FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
 
@@ -162,14 +169,41 @@ class Recipe(_Settings):
             raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
         if not self.taps or len(set(self.taps)) < len(self.taps):
             raise ValueError(f"tap={list(self.taps)} should name layers, each once")
-        odd = [key for key in _OF_FROZEN_HEADS if getattr(self.head, key) != HeadSettings.model_fields[key].default]
-        if self.is_fine_tuning and odd:
-            raise ValueError(f"{self.strategy} goes on from a linear softmax head: leave out head.{odd[0]}")
+        clash = find_clash(self.strategy, **{key: getattr(self.head, key) for key in _PLAIN_HEAD})
+        if clash:
+            raise ValueError(clash)
+        if self.strategy == "knn" and self.head.scaling not in ("auto", "none"):
+            raise ValueError("head.scaling has no effect on knn, which compares directions: leave it out")
+        if "search" in self.taps and self.taps != ("search",):
+            raise ValueError(f"tap={list(self.taps)}: `search` finds the layers, so it stands alone")
         if self.is_fine_tuning and (self.taps != ("features",) or self.features.is_of_frozen):
             raise ValueError(
                 f"{self.strategy} trains up to the features, seen once and as they are: leave out tap and features"
             )
         return self
+
+
+def find_clash(strategy: str, **head: Any) -> str:
+    """Return what does not go together among a strategy and these settings of its head; empty if all does."""
+    changed = [key for key, plain in _PLAIN_HEAD.items() if head[key] != plain]
+    if strategy in FINE_TUNING and changed:
+        return f"{strategy} goes on from a linear softmax head: leave out head.{changed[0]}"
+    if strategy == "knn" and [key for key in changed if key != "rule"]:
+        return f"knn has nothing but its number of neighbours: leave out head.{changed[0]}"
+    for key in ("multiclass", "positive_weight"):
+        if key in changed and strategy != "linear-svm":
+            return f"head.{key}={head[key]} goes with linear-svm, not with {strategy}"
+    by_precision = head["rule"] == "average-precision"
+    if by_precision and strategy != "linear-svm":
+        return f"head.rule=average-precision goes with linear-svm, not with {strategy}"
+    if by_precision and (head["judge"] == "val" or head["search"] == "halving"):
+        return "head.rule=average-precision chooses by cross-validation from the whole grid: leave out judge and search"
+    if head["dropout"] and strategy == "ridge":
+        return "head.dropout goes with heads that learn from rows, not with ridge: for it, dropout is a stronger alpha"
+    odd = [key for key in ("dropout", "positive_weight", "judge") if key in changed] + ["rule"] * by_precision
+    if head["multiclass"] == "pairs" and odd:
+        return f"head.multiclass=pairs does not go with head.{odd[0]}"
+    return ""
 
 
 def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **changes: Any) -> Recipe:

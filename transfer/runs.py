@@ -357,7 +357,7 @@ def _write_model(
             _, name = backbones.classifier_network(backbone.name, len(classes), backbone.n_features)
         except ArtefactError as error:
             reason = str(error)
-    if backbone.is_handmade:
+    if not reason and backbone.is_handmade:
         reason = "No library builds a hand-made backbone; load it with transfer.load_run."
     if not reason and backbone.name.startswith("torchvision/"):
         reason = "The network is torchvision's; load it with transfer.load_run."

@@ -53,8 +53,8 @@ class Extraction:
         Row i is that of image i of the dataset, or of the image that has the SHA-256 `contents[i]`.
         """
         contents = self.dataset.hashes if contents is None else contents
-        found = [{tap: view[tap].rows(contents) for tap in representation.taps} for view in self.views]
-        return representation.assemble(found)
+        found = ({tap: view[tap].rows(contents) for tap in representation.taps} for view in self.views)
+        return representation.assemble(found)  # one view after the other: memory holds no more than the result twice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,14 @@ def pooled(rows: torch.Tensor, is_map_last: bool, how: str = "average") -> torch
         return rows.clamp(min=_GEM_LEAST).pow(_GEM_POWER).mean(positions).pow(1 / _GEM_POWER)
     average = rows.mean(positions)
     if how == "pyramid" and rows.ndim == 4:
-        quarters = torch.nn.functional.adaptive_avg_pool2d(rows, _PYRAMID).flatten(1)
-        return torch.cat([average, quarters], dim=1)
+        return torch.cat([average, _quarters(rows)], dim=1)
     return average
+
+
+def _quarters(maps: torch.Tensor) -> torch.Tensor:
+    """Return (N, 4 d): `adaptive_avg_pool2d` to 2 x 2, which not every device has for maps of an odd size."""
+    rows, columns = (
+        [(i * side // _PYRAMID, -(-(i + 1) * side // _PYRAMID)) for i in range(_PYRAMID)] for side in maps.shape[2:]
+    )
+    cells = [maps[:, :, top:end, left:right].mean((2, 3)) for top, end in rows for left, right in columns]
+    return torch.stack(cells, dim=2).flatten(1)

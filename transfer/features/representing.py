@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,18 @@ class Representation:
         """Whether a row is what the network ends in, as it is."""
         return self.is_network_output and self.norm == "none" and self.power == 1
 
-    def assemble(self, views: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    def assemble(self, views: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
         """Return rows (N, d), or (N, V, d) where there are several views, from those of each view and tap."""
-        seen = []
-        for by_tap in views:
+        seen = np.empty((0, 0, 0), np.float32)
+        for k, by_tap in enumerate(views):
             rows = [self.normalise(torch.from_numpy(np.asarray(by_tap[tap], np.float32))) for tap in self.taps]
-            seen.append(torch.cat(rows, dim=1).numpy() if len(rows) > 1 else rows[0].numpy())
-        return np.stack(seen, axis=1) if len(seen) > 1 else seen[0]
+            joined = torch.cat(rows, dim=1).numpy() if len(rows) > 1 else rows[0].numpy()
+            if self.n_views == 1:
+                return joined
+            if not k:
+                seen = np.empty((len(joined), self.n_views, joined.shape[1]), np.float32)
+            seen[:, k] = joined
+        return seen
 
     def normalise(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the rows (N, d) of one tap, normalised."""

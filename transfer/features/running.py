@@ -93,7 +93,7 @@ class Runner:
         self._networks: dict[tuple[str, str], torch.nn.Module] = {}
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
             self._reader = cuts.read_taps(backbone.model, list(taps), backbone.input_shape)
-            self.plan = plans.choose(self.n_images, self._images_per_second)
+            self.plan = plans.choose(self.n_images * len(self.views), self._views_per_second)
 
     def run(self, positions: Sequence[int] | None = None) -> Iterator[Rows]:
         """Yield the rows batch by batch, in order, of the sources at `positions` or of all.
@@ -198,8 +198,15 @@ class Runner:
                 self._networks[key] = copy.deepcopy(reader).to(dtype).to(memory_format=layout)
         return self._networks[key]
 
-    def _images_per_second(self, plan: Plan) -> float:
-        """Run the first images for a moment as `plan` would, decoding included."""
+    def _views_per_second(self, plan: Plan) -> float:
+        """Run one view of the first images for a moment as `plan` would, decoding included."""
+        views, self.views = self.views, self.views[:1]  # so that what is remembered serves any number of them
+        try:
+            return self._measured(plan)
+        finally:
+            self.views = views
+
+    def _measured(self, plan: Plan) -> float:
         n_workers = plan.n_workers if self.device.type == "cpu" else 1
         first = [i % len(self.sources) for i in range(n_workers * plan.batch_size)]
         try:

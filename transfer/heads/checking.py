@@ -10,6 +10,7 @@ from transfer.errors import DataError, UsageError, did_you_mean
 from transfer.heads.blocks import row_blocks
 from transfer.heads.scaling import SCALINGS
 from transfer.heads.tasks import HEADS
+from transfer.recipe import find_clash
 
 
 def check_arguments(
@@ -25,6 +26,7 @@ def check_arguments(
     grid: Sequence[float] | None,
     multiclass: str = "rest",
     dropout: float = 0.0,
+    positive_weight: float = 1.0,
     judge: str = "auto",
     rule: str = "one-standard-error",
     search: str = "all",
@@ -37,12 +39,23 @@ def check_arguments(
         ("search", search, ("all", "halving")),
     ):
         _require_known(what, value, known)
-    if kind != "linear-svm" and (multiclass == "pairs" or rule == "average-precision"):
-        raise UsageError(f"Pairs of classes and a choice by average precision go with linear-svm, not with {kind}.")
-    if multiclass == "pairs" and (dropout or judge == "val" or rule == "average-precision"):
-        raise UsageError("Pairs of classes go with neither dropout, nor a choice on val or by average precision.")
-    if not 0 <= dropout < 1 or (dropout and kind in ("ridge", "knn")):
-        raise UsageError(f"Dropout of {dropout} on the features of {kind}: it is a share below 1, and not for {kind}.")
+    if not 0 <= dropout < 1:
+        raise UsageError(f"Dropout of {dropout} on the features: give a share below 1.")
+    if positive_weight <= 0:
+        raise UsageError(f"A weight of {positive_weight} for images of the class: give a positive number.")
+    clash = find_clash(
+        kind,
+        multiclass=multiclass,
+        dropout=dropout,
+        positive_weight=positive_weight,
+        judge=judge,
+        rule=rule,
+        search=search,
+    )
+    if clash:
+        raise UsageError(f"{clash}.")
+    if kind == "knn" and grid is not None and not all(k >= 1 and k == int(k) for k in grid):
+        raise UsageError(f"Numbers of neighbours are whole, not {list(grid)}.")
     _require_known("head", kind, HEADS)
     _require_known("scaling", scaling, SCALINGS)
     X, y = check_images(X, y, n_classes, "training")

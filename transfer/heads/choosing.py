@@ -117,19 +117,24 @@ def _choose_per_class(task: Task, judge: Judge, grid: Grid) -> Choice:
     scores = judge.scores(grid.strengths, False)
     known = ~np.isnan(scores[0, :, 0])
     is_class = np.eye(task.n_classes, dtype=bool)[judge.codes[known]]
+    ranked = np.flatnonzero(is_class.any(axis=0))  # a class whose only image is always learned from cannot be
     precision = np.array(
-        [
-            [average_precision_score(is_class[:, c], of_one[known, c]) for c in range(task.n_classes)]
-            for of_one in scores
-        ]
-    )
-    best = len(precision) - 1 - precision[::-1].argmax(axis=0)  # the strongest one of ties
+        [[average_precision_score(is_class[:, c], of_one[known, c]) for c in ranked] for of_one in scores]
+    ).reshape(len(scores), len(ranked))
+    best = np.full(task.n_classes, _middle_of_best(precision.mean(axis=1) if len(ranked) else np.zeros(len(scores))))
+    best[ranked] = len(precision) - 1 - precision[::-1].argmax(axis=0)  # the strongest one of ties
     strengths = np.array(grid.strengths)[best]
     table: list[dict[str, Any]] = [
-        {**to_setting(task, each), "average_precision": float(row.mean()), "n_classes_chosen": int((best == i).sum())}
+        {
+            **to_setting(task, each),
+            "average_precision": float(row.mean()) if len(row) else None,
+            "n_classes_chosen": int((best == i).sum()),
+        }
         for i, (each, row) in enumerate(zip(grid.strengths, precision, strict=True))
     ]
-    chosen = scores[best, :, np.arange(task.n_classes)].T
+    used = sorted(set(best.tolist()))  # solved to the end, as in `choose`
+    final = judge.scores([grid.strengths[i] for i in used], True)
+    chosen = final[[used.index(i) for i in best], :, np.arange(task.n_classes)].T
     words = f"C for each class by its average precision on {judge.name}, of {len(grid.strengths)} tried."
     return Choice(strengths, chosen, table, words)
 

@@ -22,6 +22,8 @@ def descend(
     """
     # the largest second derivative of the loss
     curvature = max(1.0, task.positive_weight) if task.kind == "linear-svm" else 0.5
+    if task.kind == "logistic" and task.n_classes == 2:
+        strengths = 2 * strengths  # scikit-learn has one row of weights for two classes, twice as long as each of these
     penalty = np.where(task.rotated.penalised[:, None], strengths, 0.0).astype(np.float32)[:, :, None]
     metric = penalty + np.float32(curvature) * task.rotated.energy.astype(np.float32)[:, None, None]
     slope_at = _slope_of(task, penalty, weights.astype(np.float32))

@@ -34,11 +34,13 @@ class FittedHead:
     Attributes
     ----------
     kind : one of `HEADS`
-    chosen : the setting, in the unit of its library: {'C': …} as in `LinearSVC` and `LogisticRegression`,
+    chosen : the setting (by average precision a list, one for each class that is present), in the unit of its library:
+        {'C': …} as in `LinearSVC` and `LogisticRegression`,
         {'alpha': …} as in `Ridge`, {'weight_decay': …} on the mean loss, {'k': …} neighbours. All but k hold on the
         *scaled* features
     table : one row per setting tried, weakest regularisation first: the setting, `accuracy` and its `standard_error`,
-        `gap_standard_error` (of the difference to the best, image by image) and `chosen`. Class weights count here
+        `gap_standard_error` (of the difference to the best, image by image) and `chosen`. Class weights count here. By
+        average precision: the setting, its mean `average_precision` and `n_classes_chosen`
     class_weights : {class index: weight of its images}, or None
     rule : one sentence on how the setting and the temperature were chosen
     out_of_fold : (n, C) scores of each training image by a head that did not see it (nor its group), or None.
@@ -123,6 +125,7 @@ def fit_head(
         grid=grid,
         multiclass=multiclass,
         dropout=dropout,
+        positive_weight=positive_weight,
         judge=judge,
         rule=rule,
         search=search,
@@ -136,6 +139,8 @@ def fit_head(
     class_weights = weigh_classes(class_weight, present, codes)
     weights = weigh_images(class_weights, present, codes)
     task = _pose(kind, X, codes, weights, members, scaling, dropout, positive_weight, seed)
+    if task.is_only_intercept:  # nothing to vote with or to rank by: the shares of the classes are all there is
+        multiclass, rule = "rest", "one-standard-error"
     if multiclass == "pairs":
         judging = judge_pairs(task, folds)
     else:
@@ -151,7 +156,8 @@ def fit_head(
         weight, bias = task.rotated.affine(solve_to_keep(task, choice.strength))
         weight = (1 - dropout) * weight  # all numbers are there now, in the proportion in which they were
         if len(present) == 2 and kind in ("linear-svm", "ridge"):
-            # The two one-vs-rest rows mirror each other. Halved, their difference is the library's decision function
+            # The two one-vs-rest rows mirror each other (but for weights and settings of one class). Halved, their
+            # difference is the library's decision function
             weight, bias, scores = weight / 2, bias / 2, scores / 2
         head = LinearHead(weight, bias)
     held_out = ~np.isnan(scores[:, 0])
@@ -194,8 +200,9 @@ def _pose(
     codes, weights, members = (np.repeat(values, n_rows) for values in (codes, share * weights, members))
     rotated = rotate(rows, weights, scaling)
     n_classes = int(codes.max()) + 1
-    clean = rotated.rotate_others((1 - dropout) * seen) if dropout else None
-    return Task(kind, rotated, codes, n_classes, weights, members, seed, n_rows, clean, positive_weight)
+    kept = 1 - dropout
+    clean = rotated.rotate_others(kept * seen) if dropout else None
+    return Task(kind, rotated, codes, n_classes, weights, members, seed, n_rows, clean, kept, positive_weight)
 
 
 def _in_its_unit(task: Task, strength: float | np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from transfer.heads.blocks import row_blocks
+
 COPIES = 4  # of each row, with other holes each
 
 
@@ -15,5 +17,6 @@ def with_holes(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     copies = np.repeat(rows, COPIES, axis=0)
-    copies[rng.random(copies.shape, dtype=np.float32) < share] = 0
+    for some in row_blocks(*copies.shape):
+        copies[some] *= rng.random(copies[some].shape, dtype=np.float32) >= share
     return copies

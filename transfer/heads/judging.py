@@ -99,7 +99,7 @@ def per_image(scores: np.ndarray, n_rows: int) -> np.ndarray:
 
 def _val(task: Task, X_val: np.ndarray, codes: np.ndarray) -> Judge:
     n_views = X_val[0].size // X_val.shape[-1]
-    Z = task.rotated.rotate_others(X_val.reshape(-1, X_val.shape[-1]))
+    Z = task.rotated.rotate_others(task.kept * X_val.reshape(-1, X_val.shape[-1]))
     weight_of = np.zeros(task.n_classes)
     weight_of[task.codes] = task.weights
 
@@ -112,7 +112,7 @@ def _val(task: Task, X_val: np.ndarray, codes: np.ndarray) -> Judge:
 
 def find_hits(task: Task, judge: Judge, strengths: Sequence[float]) -> np.ndarray:
     """Return (L, m): each unseen image's share in the weighted accuracy of each setting, 0 where it was wrong."""
-    rows = max(len(judge.codes), 5 * task.rotated.Z.shape[1])
+    rows = max(len(task.codes), 5 * task.rotated.Z.shape[1])
     # Scores of thousands of classes are not kept for all settings
     at_once = max(1, 10 * BLOCK // (rows * task.n_classes))
     hits = np.empty((len(strengths), len(judge.codes)))

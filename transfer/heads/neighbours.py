@@ -54,8 +54,10 @@ class NeighbourHead:
         return scores
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
-        """Return (n, C) calibrated probabilities, float64."""
-        return softmax(self.scores(X).astype(np.float64) / self.temperature)
+        """Return (n, C) calibrated probabilities, float64; 0 of a class without training images."""
+        scores = self.scores(X).astype(np.float64) / self.temperature
+        scores[:, np.setdiff1d(np.arange(self.n_classes), self.labels)] = -np.inf
+        return softmax(scores)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return (n,) class indices."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.errors import UsageError
 from transfer.heads.folds import assign_folds
 from transfer.heads.groups import groups_per_class
 from transfer.heads.judging import Judge, per_image
@@ -18,6 +19,7 @@ from transfer.heads.strengths import to_setting
 from transfer.heads.tasks import Task
 
 _TOLERANCE = 1e-4
+_MOST_ROWS = 15_000  # whose products fit in 2 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,12 @@ def judge_pairs(task: Task, folds: int) -> Judge:
     fold = assign_folds(codes, task.of_images(task.groups), n_folds, task.seed)
     of_row = np.repeat(fold, task.n_rows)
 
+    if len(of_row) > _MOST_ROWS:
+        raise UsageError(
+            f"An SVM for every two classes keeps the products of all rows, and {len(of_row)} are too many: use "
+            "head.multiclass=rest, or fewer views."
+        )
+
     @functools.cache
     def products() -> np.ndarray:
         Z = task.rotated.Z[:, :-1].astype(np.float64)
@@ -98,10 +106,13 @@ def judge_pairs(task: Task, folds: int) -> Judge:
         scores = np.full((len(strengths), len(codes), task.n_classes), np.nan, np.float32)
         for k in range(n_folds):
             learned, held = np.flatnonzero(of_row != k), np.flatnonzero(of_row == k)
+            if not len(held):
+                continue
+            among, between = products()[np.ix_(learned, learned)], products()[np.ix_(held, learned)]
             for s, strength in enumerate(strengths):
                 model = _svc(task, strength, kernel="precomputed")
-                model.fit(products()[np.ix_(learned, learned)], task.codes[learned], task.weights[learned])
-                found = _decisions(model, products()[np.ix_(held, learned)])
+                model.fit(among, task.codes[learned], task.weights[learned])
+                found = _decisions(model, between)
                 scores[s, fold == k] = per_image(count_votes(found, task.n_classes)[None], task.n_rows)[0]
         return scores
 

@@ -30,4 +30,5 @@ def whitening_factors(energy: np.ndarray) -> np.ndarray:
 
     Together they have rows of unit mean square length, as other scalings do.
     """
-    return np.sqrt(energy.sum() / len(energy)) / np.sqrt(energy + _LEAST_SHARE * energy.max())
+    largest = energy.max(initial=0.0)
+    return np.sqrt(energy.sum() / max(len(energy), 1)) / np.sqrt(energy + _LEAST_SHARE * largest)

@@ -30,12 +30,17 @@ def solve_to_keep(task: Task, strength: float | np.ndarray) -> np.ndarray:
     """Return (D, C) coefficients of the head that is kept: scikit-learn's own, where it has this loss.
 
     Where the features are many, the batched solver goes on to the end instead: it needs no copy of them.
+
+    Parameters
+    ----------
+    strength
+        One, or one for each class of `linear-svm`.
     """
-    only_intercept = task.rotated.Z.shape[1] == 1
-    if isinstance(strength, np.ndarray) or (task.positive_weight != 1 and not only_intercept):
+    is_small = task.rotated.Z.size <= _LARGE and not task.is_only_intercept
+    if isinstance(strength, np.ndarray) or task.positive_weight != 1:
         strengths = np.broadcast_to(strength, task.n_classes)
-        return np.column_stack([_solve_one_class(task, c, float(strengths[c])) for c in range(task.n_classes)])
-    if task.kind in ("linear-svm", "logistic") and not only_intercept and task.rotated.Z.size <= _LARGE:
+        return (_solve_each_class if is_small else _solve_each_class_large)(task, strengths)
+    if task.kind in ("linear-svm", "logistic") and is_small:
         return _solve_with_scikit_learn(task, strength)
     return solve(task, [strength], task.weights[:, None], final=True)[:, 0, :].astype(np.float64)
 
@@ -53,13 +58,26 @@ def _solve_with_scikit_learn(task: Task, strength: float) -> np.ndarray:
     return rows if rows.shape[1] > 1 else np.hstack([-rows, rows]) / (1 if task.kind == "linear-svm" else 2)
 
 
-def _solve_one_class(task: Task, c: int, strength: float) -> np.ndarray:
-    """Return (D,) coefficients of one class against the rest."""
-    is_class = task.codes == c
-    model = _linear_svc(to_setting(task, strength)["C"])
-    weights = task.weights * np.where(is_class, task.positive_weight, 1.0)
-    model.fit(task.rotated.Z[:, :-1].astype(np.float64), is_class, sample_weight=weights)
-    return np.append(model.coef_[0], model.intercept_)
+def _solve_each_class(task: Task, strengths: np.ndarray) -> np.ndarray:
+    """Return (D, C) coefficients of each class against the rest, with a strength of its own."""
+    from threadpoolctl import threadpool_limits
+
+    Z = task.rotated.Z[:, :-1].astype(np.float64)
+    columns = []
+    for c, strength in enumerate(strengths):
+        is_class = task.codes == c
+        model = _linear_svc(to_setting(task, float(strength))["C"])
+        with threadpool_limits(1, user_api="blas"):
+            model.fit(Z, is_class, sample_weight=task.weights * np.where(is_class, task.positive_weight, 1.0))
+        columns.append(np.append(model.coef_[0], model.intercept_))
+    return np.column_stack(columns)
+
+
+def _solve_each_class_large(task: Task, strengths: np.ndarray) -> np.ndarray:
+    """Return the same from the batched solver: all classes at each of the strengths, of which each takes its own."""
+    tried, own = np.unique(strengths, return_inverse=True)
+    W = solve(task, tried.tolist(), np.repeat(task.weights[:, None], len(tried), axis=1), final=True)
+    return W[:, own, np.arange(task.n_classes)].astype(np.float64)
 
 
 def _linear_svc(C: float) -> Any:

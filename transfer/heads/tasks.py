@@ -28,12 +28,18 @@ class Task:
     seed: int
     n_rows: int = 1  # of each image that are learned from
     clean: np.ndarray | None = None  # (n · V, D) rows that are judged; None: those that are learned from
+    kept: float = 1.0  # share of its numbers that a row to learn from has; clean rows are multiplied by it
     positive_weight: float = 1.0  # of an image in the one-vs-rest problem of its own class
 
     @property
     def judged(self) -> np.ndarray:
         """Rows (n · V, D) of which an image's scores are the average."""
         return self.rotated.Z if self.clean is None else self.clean
+
+    @property
+    def is_only_intercept(self) -> bool:
+        """Whether the features of all images are alike."""
+        return self.rotated.Z.shape[1] == 1
 
     @property
     def n_judged(self) -> int:

@@ -1,7 +1,9 @@
 """Fixed view: a crop, mirror or turn of an image that is the same for every image, to be put together with others.
 
-Ten views are AlexNet's (Krizhevsky et al., NIPS 2012); sixteen are those of "CNN features off-the-shelf" (Razavian et
-al., CVPRW 2014): the image, five crops of 4/9 of its area, two turns, and the mirror image of each.
+Ten views are AlexNet's (Krizhevsky et al., NIPS 2012) as torchvision's TenCrop takes them: crops of 7/8 of the shorter
+side in the corners and the centre of the whole image, where AlexNet takes those of its central square. Sixteen are
+those of "CNN features off-the-shelf" (Razavian et al., CVPRW 2014): the image, five crops of 4/9 of its area, two
+turns, and the mirror image of each. A crop has its own share; the preprocessing's is for the image and its turns.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.images.preprocessing import Preprocessing
-from transfer.images.views import view
+from transfer.images.views import shrink, view
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +55,9 @@ class FixedView:
 
     def see(self, pixels: np.ndarray, preprocessing: Preprocessing, content: str = "") -> torch.Tensor:
         """Return this view of an image, uint8 (3, S, S) in channels-last memory, from pixels (height, width, 3)."""
-        if self.degrees:
-            pixels = _turned(pixels, self.degrees)
+        if self.degrees:  # at twice the size that is needed: turning takes memory for every pixel
+            enough = shrink(pixels, 2 * self.needed_side(preprocessing), preprocessing.interpolation)
+            pixels = _turned(enough, self.degrees)
         if self.share < 1:
             top, left, height, width = self.box(pixels.shape[0], pixels.shape[1], preprocessing)
             pixels = pixels[top : top + height, left : left + width]

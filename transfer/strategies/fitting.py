@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from transfer import metrics
-from transfer.backbones import load_backbone
+from transfer.backbones import Backbone, load_backbone
 from transfer.dataset import (
     Dataset,
     Source,
@@ -26,11 +26,11 @@ from transfer.dataset import (
     thin_out,
 )
 from transfer.errors import UsageError
-from transfer.features import Extraction, Representation, extract
+from transfer.features import FEATURES, Extraction, Representation, extract
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_head, reserve, write_run
-from transfer.strategies.cutting import find_cut
+from transfer.strategies.cutting import cut_shape, find_cut
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
@@ -178,9 +178,11 @@ def _prepare(
     with clock.time("load backbone"):
         backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
         seen = seen_as(backbone.preprocessing, recipe.features)
+        if backbone.is_handmade and seen != backbone.preprocessing:
+            raise UsageError(f"How {backbone.name} sees an image is part of it: leave out features.crop_*.")
         backbone = dataclasses.replace(backbone, preprocessing=seen)
-        searched = candidates(backbone) if recipe.tap == SEARCH else []
-        representation = Representation.from_settings(searched or recipe.taps, recipe.features)
+        searched = candidates(backbone) if recipe.taps == (SEARCH,) else []
+        representation = _as_it_is(Representation.from_settings(searched or recipe.taps, recipe.features), backbone)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
     with clock.time("features"):
         extraction = extract(
@@ -205,13 +207,21 @@ def _prepare(
             found = _search_taps(searched, extraction, dataset, parts, recipe)
         progress.say(found.rule)
         recipe = recipe.model_copy(update={"tap": list(found.taps)})
-        representation = Representation.from_settings(found.taps, recipe.features)
+        representation = _as_it_is(Representation.from_settings(found.taps, recipe.features), backbone)
     X = extraction.represent(representation, dataset.hashes)
     for line in [*dataset.notes, *describe_protocol(recipe, seen), *describe_plan(recipe, dataset, parts)]:
         progress.say(line)
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
     return Job(recipe, dataset, parts, backbone, representation, X, progress, clock, cut, speed, found), folder
+
+
+def _as_it_is(representation: Representation, backbone: Backbone) -> Representation:
+    """Return the representation without a pooling that changes nothing: most networks end in rows, not in maps."""
+    is_idle = representation.taps == (FEATURES,) and representation.pool != "average"
+    if is_idle and len(cut_shape(backbone, FEATURES)) == 1:
+        return dataclasses.replace(representation, pool="average")
+    return representation
 
 
 def _search_taps(

@@ -12,6 +12,7 @@ from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.strategies.protocols import describe_protocol, seen_as
+from transfer.strategies.tapping import SEARCH
 
 
 def inspect(
@@ -39,12 +40,12 @@ def inspect(
         What `dataset.describe` says of classes, parts, broken files and duplicates, and ``pixels`` and ``plan``.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    seen = seen_as(default_preprocessing(full_name(chosen.backbone)), chosen.features)
     dataset = scan(data)
     with Progress(quiet).task("Decoding every image", len(dataset)) as advance:
         pixels, bad = decode_all(dataset.paths, max_pixels, advance)
     dataset = dataset.without(bad)
     split = draw_split(dataset, seed=seed)
-    seen = seen_as(default_preprocessing(full_name(chosen.backbone)), chosen.features)
     plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
     return {**describe(dataset, split), "pixels": pixels, "plan": plan}
 
@@ -52,7 +53,8 @@ def inspect(
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
     counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
-    made = "made by hand" if recipe.backbone in HANDMADE else f"frozen up to {' and '.join(map(repr, recipe.taps))}"
+    read = "the layers that a search finds" if recipe.taps == (SEARCH,) else " and ".join(map(repr, recipe.taps))
+    made = "made by hand" if recipe.backbone in HANDMADE else f"frozen up to {read}"
     what = {
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",

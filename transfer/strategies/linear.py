@@ -18,7 +18,7 @@ def fit_frozen(job: Job) -> Trained:
     """Fit the recipe's head on the features of the frozen network."""
     with job.clock.time("head"):
         fitted, scores = fit_linear(job.recipe, job.X, job.dataset, job.split)
-    if job.split.cross_validate:
+    if job.split.cross_validate and job.taps is None:  # the taps were chosen with the labels of these very images
         with job.clock.time("cross-validation"):
             scores["cross_validation"] = cross_validate(job.recipe, job.X, job.dataset)
             scores["trust"] = "cross_validation"  # the test part is small, and this reading covers every image
@@ -48,6 +48,8 @@ def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) ->
     by_val = {"X_val": X[val], "y_val": y[val]} if chosen_on_val and len(val) else {}
     fitted = fit_on(recipe, X[train], y[train], groups[train], n_classes, **by_val)
     scores: dict[str, Any] = {}
+    if chosen_on_val:
+        fitted = dataclasses.replace(fitted, rule=f"{fitted.rule} Val chose: its score flatters.")
     if len(val):
         scores["val"] = metrics.evaluate(fitted.head.probabilities(X[val]), y[val], dataset.classes)
         if recipe.head.refit:
@@ -56,7 +58,7 @@ def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) ->
                 again = fit_on(
                     recipe, X[both], y[both], groups[both], n_classes, judge="auto", grid=[*fitted.chosen.values()]
                 )
-                rule = f"{fitted.rule} Then on train and val together. Val chose: its score flatters."
+                rule = f"{fitted.rule} Then fitted on train and val together."
                 fitted = dataclasses.replace(again, rule=rule, table=fitted.table)
             else:
                 fitted = fit_on(recipe, X[both], y[both], groups[both], n_classes)

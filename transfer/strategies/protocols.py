@@ -67,7 +67,8 @@ def _selection(head: HeadSettings, kind: str) -> str:
     if head.search == "halving":
         tried += ", by halving"
     left_out = "leave-one-out" if kind in ("ridge", "knn") else f"{head.folds}-fold cross-validation"
-    judge = "val, then fitted again on train and val" if head.judge == "val" else left_out
+    on_val = "val, then fitted again on train and val" if head.refit else "val"
+    judge = on_val if head.judge == "val" else left_out
     rule = {
         "best": "the best",
         "one-standard-error": "the strongest within one standard error of the best",

@@ -35,7 +35,7 @@ class TapChoice(NamedTuple):
         if self.taps == (cuts.FEATURES,):
             return f"{words}: earlier layers add nothing, as where images are like ImageNet's."
         sign = (
-            "a sign that these images are unlike ImageNet's"
+            "a sign that these images are unlike ImageNet's (the best of many is flattered a little)"
             if self.gain > 2 * self.gain_standard_error
             else "no more than chance may give"
         )
