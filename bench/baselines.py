@@ -4,8 +4,8 @@
     python bench/baselines.py --show [--out FILE]
 
 A cell is one `transfer fit` as a process of its own, on one split (seed 0), with a cache that all cells of a set share
-in one call: the seconds of `linear-svm` hold the extraction of one view, those of `16 views` that of sixteen, and those of
-`knn` none where it comes after `linear-svm`. What is in the file is not run again. With `--per-class N` the set is
+in one call: the seconds of `linear-svm` hold the extraction of one view, those of `16 views` that of sixteen, and those
+of `knn` none where it comes after `linear-svm`. What is in the file is not run again. With `--per-class N` the set is
 first cut to N training images and N / 2 test images of each class, for sets of many small images. `--show` prints a
 table of test accuracies with half the width of their 95 % intervals.
 """
