@@ -11,15 +11,15 @@ images themselves. How features and labels become a head, each step a module of 
   which changes neither a loss nor an L2 penalty. `holes` makes the copies of which dropout learns. `tasks` keeps
   together all that is now to be solved.
 * `solving` knows the solver of each kind: `ridge` in closed form, `descent` for many convex problems side by side
-  and `minibatches` (both on the slopes in `losses`), and scikit-learn for a head that is kept.
+  and `minibatches` (both on the slopes in `losses`), and scikit-learn where the former does not come to an end.
 * `judging` scores images that were left out: by `folds`, by leave-one-out, or on val.
 * `grids` says which of the `strengths` are tried, `choosing` takes the strongest one that is nearly the best, and
   `calibration` finds the temperature.
 * `fitting` tells this story in one function, whose result holds a head as `linear`, `pairs` or `neighbours` describes
   it; `storing` takes a head apart for a file.
 
-Choosing a setting takes dozens of fits, which the batched solver does side by side; the head that is kept for
-`linear-svm` and `logistic` is then scikit-learn's own `LinearSVC` and `LogisticRegression` at that setting.
+Choosing a setting takes dozens of fits, which the batched solver does side by side. It also finds the head that is kept;
+scikit-learn's `LinearSVC` and `LogisticRegression` step in where it does not come to an end.
 """
 
 from __future__ import annotations

@@ -12,9 +12,16 @@ from transfer.heads.tasks import Task
 
 
 def descend(
-    task: Task, strengths: np.ndarray, weights: np.ndarray, tolerance: float, max_iterations: int = 3000
-) -> np.ndarray:
-    """Return (D, P, C) minimisers of P problems, with accelerated gradient and restarts (O'Donoghue & Candès 2015).
+    task: Task,
+    strengths: np.ndarray,
+    weights: np.ndarray,
+    tolerance: float,
+    max_iterations: int = 3000,
+    start: np.ndarray | None = None,
+) -> tuple[np.ndarray, bool]:
+    """Return (D, P, C) minimisers of P problems, and whether all were reached within `max_iterations`.
+
+    Accelerated gradient with restarts (O'Donoghue & Candès 2015), from `start` or from zero.
 
     In the eigenbasis the Hessian is at most the diagonal λ + h · energy, so one over that is a step that needs no line
     search, and an iteration is two matrix products for all folds, strengths and classes together. The objective is
@@ -28,8 +35,9 @@ def descend(
     metric = penalty + np.float32(curvature) * task.rotated.energy.astype(np.float32)[:, None, None]
     slope_at = _slope_of(task, penalty, weights.astype(np.float32))
 
-    # From zero, not from ridge's solution: that has seen the labels that a fold holds out
-    W: np.ndarray = np.zeros((len(metric), len(strengths), task.n_classes), np.float32)
+    # A start must not have seen the labels that a fold holds out, as ridge's solution has
+    shape = (len(metric), len(strengths), task.n_classes)
+    W: np.ndarray = np.zeros(shape, np.float32) if start is None else start.astype(np.float32)
     ahead, momentum = W, np.ones(len(strengths))
     for _ in range(max_iterations):
         slope = slope_at(ahead)
@@ -44,8 +52,8 @@ def descend(
         momentum = np.where(uphill, 1.0, further)
         W, ahead = following, following + pace[:, None] * moved
         if np.all(length <= tolerance**2 * size):
-            break
-    return W
+            return W, True
+    return W, False
 
 
 def _slope_of(task: Task, penalty: np.ndarray, weights: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

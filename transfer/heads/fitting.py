@@ -153,7 +153,8 @@ def fit_head(
         weight, bias = fit_pairs(task, float(choice.strength))
         head = PairwiseHead(weight, bias, present, n_classes)
     else:
-        weight, bias = task.rotated.affine(solve_to_keep(task, choice.strength))
+        start = None if isinstance(choice.strength, np.ndarray) else judging.start(choice.strength)
+        weight, bias = task.rotated.affine(solve_to_keep(task, choice.strength, start))
         weight = (1 - dropout) * weight  # all numbers are there now, in the proportion in which they were
         if len(present) == 2 and kind in ("linear-svm", "ridge"):
             # The two one-vs-rest rows mirror each other (but for weights and settings of one class). Halved, their
