@@ -154,7 +154,7 @@ def test_weights_and_another_preprocessing_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("strategy", ["partial", "full"])
 def test_there_is_nothing_to_fine_tune(name: str, strategy: str, shapes: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("transfer.strategies.fitting.extract", lambda *_, **__: pytest.fail("the slow part"))
+    monkeypatch.setattr("transfer.strategies.preparing.extract", lambda *_, **__: pytest.fail("the slow part"))
     with pytest.raises(UsageError, match=f"{name} has no layers to train. Use --recipe linear-svm"):
         transfer.fit(shapes, strategy, backbone=name, out=tmp_path / "run", quiet=True)
     paths = [str(path) for path in sorted(shapes.rglob("*.png"))]

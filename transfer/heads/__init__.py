@@ -18,8 +18,8 @@ images themselves. How features and labels become a head, each step a module of 
 * `fitting` tells this story in one function, whose result holds a head as `linear`, `pairs` or `neighbours` describes
   it; `storing` takes a head apart for a file.
 
-Choosing a setting takes dozens of fits, which the batched solver does side by side. It also finds the head that is kept;
-scikit-learn's `LinearSVC` and `LogisticRegression` step in where it does not come to an end.
+Choosing a setting takes dozens of fits, which the batched solver does side by side. It also finds the head that is
+kept; scikit-learn's `LinearSVC` and `LogisticRegression` step in where it does not come to an end.
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""Preparation: what every strategy needs before it starts, a dataset in parts, a network, and what a head reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from transfer.backbones import Backbone, load_backbone
+from transfer.dataset import (
+    Dataset,
+    Source,
+    Split,
+    add_few,
+    draw_few,
+    draw_split,
+    join_domains,
+    read_split,
+    scan,
+    stop_on_bad,
+    thin_out,
+)
+from transfer.errors import UsageError
+from transfer.features import FEATURES, Extraction, Representation, extract
+from transfer.progress import Progress
+from transfer.recipe import Recipe
+from transfer.runs import reserve
+from transfer.strategies.cutting import cut_shape, find_cut
+from transfer.strategies.inspecting import describe_plan
+from transfer.strategies.jobs import Clock, Job
+from transfer.strategies.protocols import describe_protocol, seen_as
+from transfer.strategies.tapping import SEARCH, TapChoice, candidates, choose_taps
+
+_NOT_NEEDED = "more than is trained on"
+_ENOUGH = 128  # images whose features tell the speed of the network
+
+
+def prepare(
+    data: Source,
+    test: Source | None,
+    few_target: int,
+    recipe: Recipe,
+    out: str | Path | None,
+    split: str | Path | None,
+    progress: Progress,
+) -> tuple[Job, Path]:
+    """Scan, load the network, compute its features, split; return the job and the run's folder.
+
+    What can be refused is refused before the slow part.
+    """
+    clock = Clock(recipe.train.minutes)
+    with clock.time("scan"):
+        dataset = scan(data)
+        if test is not None:
+            dataset = join_domains(dataset, scan(test, min_classes=1), few_target)
+    folder = reserve(data, recipe.strategy, out, test=test)
+    if split is not None:
+        read_split(split, dataset, seed=recipe.seed, before_decoding=True)
+    with clock.time("load backbone"):
+        backbone = _load(recipe)
+        searched = candidates(backbone) if recipe.taps == (SEARCH,) else []
+        read = _represent(searched or recipe.taps, recipe, backbone)
+        cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
+    with clock.time("features"):
+        extraction = extract(
+            dataset,
+            backbone,
+            read.taps,
+            pool=read.pool,
+            views=read.views,
+            exact=recipe.exact,
+            device=recipe.device,
+            max_pixels=recipe.data.max_pixels,
+            progress=progress,
+        )
+    dataset = extraction.dataset
+    stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share)
+    kept, parts = _find_parts(dataset, recipe, split)
+    if len(kept) < len(dataset):
+        dataset = dataset.keep(kept, _NOT_NEEDED)
+    found = None
+    if searched:
+        with clock.time("taps"):
+            found = _search_taps(searched, extraction, dataset, parts, recipe)
+        progress.say(found.rule)
+        recipe = recipe.model_copy(update={"tap": list(found.taps)})
+        read = _represent(found.taps, recipe, backbone)
+    protocol = describe_protocol(recipe, backbone.preprocessing)
+    for line in [*dataset.notes, *protocol, *describe_plan(recipe, dataset, parts)]:
+        progress.say(line)
+    X = extraction.represent(read, dataset.hashes)
+    # of a few images it would be the speed of starting
+    speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
+    return Job(recipe, dataset, parts, backbone, read, X, progress, clock, cut, speed, found), folder
+
+
+def _load(recipe: Recipe) -> Backbone:
+    """Load the network, which sees images as the recipe says."""
+    backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
+    seen = seen_as(backbone.preprocessing, recipe.features)
+    if backbone.is_handmade and seen != backbone.preprocessing:
+        raise UsageError(f"How {backbone.name} sees an image is part of it: leave out features.crop_*.")
+    return dataclasses.replace(backbone, preprocessing=seen)
+
+
+def _represent(taps: Sequence[str], recipe: Recipe, backbone: Backbone) -> Representation:
+    """Return what a head reads, without a pooling that changes nothing: most networks end in rows, not in maps."""
+    read = Representation.from_settings(taps, recipe.features)
+    is_idle = read.taps == (FEATURES,) and read.pool != "average"
+    if is_idle and len(cut_shape(backbone, FEATURES)) == 1:
+        return dataclasses.replace(read, pool="average")
+    return read
+
+
+def _find_parts(dataset: Dataset, recipe: Recipe, split: str | Path | None) -> tuple[np.ndarray, Split]:
+    """Return the positions of the images that take part, sorted, and their split."""
+    settings, seed = recipe.data, recipe.seed
+    drawn, kept = draw_few(dataset, seed)
+    rest = dataset.keep(kept, _NOT_NEEDED)
+    if split is not None:
+        parts = read_split(split, rest, seed=seed)
+    else:
+        parts = draw_split(rest, seed=seed, test_share=settings.test_share, val_share=settings.val_share)
+    if settings.per_class:
+        thinned = thin_out(rest, parts, settings.per_class, seed)
+        reason = [*parts.reason, f"At most {settings.per_class} images of each class are trained on, as asked."]
+        kept, parts = kept[thinned], Split(parts.parts[thinned], reason, parts.cross_validate)
+    if dataset.domains and len(drawn):
+        return add_few(kept, parts, drawn, dataset.domains, seed)
+    return kept, parts
+
+
+def _search_taps(
+    taps: Sequence[str], extraction: Extraction, dataset: Dataset, parts: Split, recipe: Recipe
+) -> TapChoice:
+    """Choose taps on the training images."""
+    train = parts.indices("train")
+    contents = [dataset.hashes[i] for i in train]
+
+    def rows_of(some: tuple[str, ...]) -> np.ndarray:
+        return extraction.represent(Representation.from_settings(some, recipe.features), contents)
+
+    labels, n_classes = dataset.labels[train], len(dataset.classes)
+    return choose_taps(taps, rows_of, labels, n_classes, np.array(contents), recipe.seed)
