@@ -252,8 +252,8 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
 
     refused(UsageError, "has no cut 'layer9'.*Did you mean 'layer", "partial", "cut=layer9")
     refused(UsageError, "`full` cuts at the pixels", "full", "cut=layer2")
-    refused(UsageError, "not to the tap 'layer2'", "partial", "tap=layer2")
-    refused(UsageError, "head.scaling=l2", "partial", "head.scaling=l2")
+    refused(UsageError, "leave out tap and features", "partial", "tap=layer2")
+    refused(UsageError, "head.multiclass", "partial", "head.multiclass=pairs")
     refused(UsageError, "CutMix needs maps", "partial", "train.cutmix=1", "backbone=test_vit", "weights=random")
     refused(UsageError, "goes with --recipe partial", "linear-svm", "cut=layer2")
     refused(UsageError, "go with --recipe partial or full", "logistic")
