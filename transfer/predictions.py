@@ -13,6 +13,7 @@ from transfer.backbones import DEFAULT, Backbone, load_imagenet_classifier
 from transfer.dataset import display
 from transfer.display import table
 from transfer.features import Plans, Representation, Runner
+from transfer.heads import softmax
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 
@@ -99,7 +100,7 @@ def classify_imagenet(
     return predict(
         network,
         Representation(),
-        _softmax,
+        lambda scores: softmax(scores.astype(np.float64)),
         classes,
         images,
         device=device,
@@ -138,11 +139,6 @@ def predict(
             advance(len(positions) + len(bad))
     stacked = np.concatenate(probabilities) if probabilities else np.zeros((0, len(classes)))
     return Predictions([names[i] for i in good], classes, stacked, unreadable)
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    odds = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
-    return odds / odds.sum(1, keepdims=True)
 
 
 def _class_and_share(best: dict[str, Any]) -> tuple[str, str]:

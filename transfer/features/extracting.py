@@ -100,7 +100,7 @@ def extract_features(
     tap
         The layer to read: ``features`` (the classifier's input), or a name from `transfer backbones NAME`.
     pool
-        How a map becomes a row: ``average``, ``max``, ``gem``, ``pyramid``, or ``none`` to keep the map.
+        How a map becomes a row, one of `POOLS`; ``none`` keeps the map.
     exact
         Compute in float32; otherwise a short measurement may choose a faster type.
 

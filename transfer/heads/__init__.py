@@ -29,6 +29,7 @@ from transfer.heads.choosing import one_standard_error
 from transfer.heads.fitting import FittedHead, Head, fit_head
 from transfer.heads.folds import assign_folds
 from transfer.heads.linear import LinearHead
+from transfer.heads.losses import softmax
 from transfer.heads.neighbours import NeighbourHead
 from transfer.heads.pairs import PairwiseHead
 from transfer.heads.ridge import ridge_leave_one_out
@@ -52,4 +53,5 @@ __all__ = [
     "head_to_arrays",
     "one_standard_error",
     "ridge_leave_one_out",
+    "softmax",
 ]

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from transfer.heads.losses import softmax
+
+
+def calibrated(scores: np.ndarray, temperature: float, present: np.ndarray | None = None) -> np.ndarray:
+    """Return (n, C) probabilities of scores, float64; 0 of a class that is not among those `present`."""
+    scaled = scores.astype(np.float64) / temperature
+    if present is not None:
+        scaled[:, np.setdiff1d(np.arange(scaled.shape[1]), present)] = -np.inf
+    return softmax(scaled)
+
 
 def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """Return the T for which softmax(scores / T) has the least log loss on labels `y` (Guo et al., ICML 2017).

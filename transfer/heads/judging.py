@@ -71,9 +71,8 @@ def leave_one_out(task: Task) -> Judge:
 
 
 def _cross_validation(task: Task, folds: int) -> Judge:
-    n_folds = max(2, min(folds, int(groups_per_class(task.codes, task.groups).max())))
     codes = task.of_images(task.codes)
-    fold = assign_folds(codes, task.of_images(task.groups), n_folds, task.seed)
+    n_folds, fold = folds_of(task, folds)
     learned = np.repeat(fold, task.n_rows)
     judged = np.repeat(fold, task.n_judged)
     known: dict[float, np.ndarray] = {}  # (D, folds, C) of each strength: where its solution to the end starts
@@ -102,6 +101,12 @@ def _cross_validation(task: Task, folds: int) -> Judge:
 
     name = f"out-of-fold scores ({n_folds} folds)"
     return Judge(out_of_fold, codes, task.of_images(task.weights), name, start=average)
+
+
+def folds_of(task: Task, wanted: int) -> tuple[int, np.ndarray]:
+    """Return how many folds the images are divided into, no more than any class can fill, and the fold of each."""
+    n_folds = max(2, min(wanted, int(groups_per_class(task.codes, task.groups).max())))
+    return n_folds, assign_folds(task.of_images(task.codes), task.of_images(task.groups), n_folds, task.seed)
 
 
 def per_image(scores: np.ndarray, n_rows: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer.errors import UsageError
-from transfer.heads.losses import softmax
+from transfer.heads.calibration import calibrated
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class LinearHead:
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
         """Return (n, C) calibrated probabilities, float64."""
-        return softmax(self.scores(X).astype(np.float64) / self.temperature)
+        return calibrated(self.scores(X), self.temperature)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return (n,) class indices."""

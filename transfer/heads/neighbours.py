@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from transfer.heads.blocks import row_blocks
-from transfer.heads.calibration import fit_temperature
+from transfer.heads.calibration import calibrated, fit_temperature
 from transfer.heads.linear import score_views
-from transfer.heads.losses import softmax
 
 NUMBERS = (10, 20, 100, 200)  # of neighbours that are tried
 _SHARPNESS = 1 / 0.07
@@ -55,9 +54,7 @@ class NeighbourHead:
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
         """Return (n, C) calibrated probabilities, float64; 0 of a class without training images."""
-        scores = self.scores(X).astype(np.float64) / self.temperature
-        scores[:, np.setdiff1d(np.arange(self.n_classes), self.labels)] = -np.inf
-        return softmax(scores)
+        return calibrated(self.scores(X), self.temperature, self.labels)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return (n,) class indices."""

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import UsageError
-from transfer.heads.folds import assign_folds
-from transfer.heads.groups import groups_per_class
-from transfer.heads.judging import Judge, per_image
+from transfer.heads.calibration import calibrated
+from transfer.heads.judging import Judge, folds_of, per_image
 from transfer.heads.linear import score_views
-from transfer.heads.losses import softmax
 from transfer.heads.strengths import to_setting
 from transfer.heads.tasks import Task
 
@@ -55,10 +53,7 @@ class PairwiseHead:
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
         """Return (n, C) calibrated probabilities, float64; 0 of a class without training images."""
-        scores = self.scores(X).astype(np.float64) / self.temperature
-        absent = np.setdiff1d(np.arange(self.n_classes), self.present)
-        scores[:, absent] = -np.inf
-        return softmax(scores)
+        return calibrated(self.scores(X), self.temperature, self.present)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return (n,) class indices."""
@@ -86,9 +81,8 @@ def count_votes(decisions: np.ndarray, n_classes: int) -> np.ndarray:
 
 def judge_pairs(task: Task, folds: int) -> Judge:
     """Return the votes of pairs that were fitted without an image, by folds, from one matrix of products."""
-    n_folds = max(2, min(folds, int(groups_per_class(task.codes, task.groups).max())))
     codes = task.of_images(task.codes)
-    fold = assign_folds(codes, task.of_images(task.groups), n_folds, task.seed)
+    n_folds, fold = folds_of(task, folds)
     of_row = np.repeat(fold, task.n_rows)
 
     if len(of_row) > _MOST_ROWS:
