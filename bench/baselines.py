@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from cells import add_cell, read_cells
+
 STEPS = {
     "pixels": ["--recipe", "pixels"],
     "hog-color": ["--recipe", "hog-color"],
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results/baselines.jsonl"))
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
-    known = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    known = read_cells(arguments.out)
     for folder in arguments.folders:
         name = f"{folder.name} ({arguments.per_class})" if arguments.per_class else folder.name
         with tempfile.TemporaryDirectory() as scratch:
@@ -50,11 +52,7 @@ def main() -> None:
             for step in arguments.steps.split(","):
                 if (name, step) not in [(row["set"], row["step"]) for row in known]:
                     row = {"set": name, "step": step, **_fit(data, STEPS[step], Path(scratch))}
-                    known.append(row)
-                    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                    with open(arguments.out, "a") as out:
-                        out.write(json.dumps(row) + "\n")
-                    print(json.dumps(row), flush=True)
+                    add_cell(arguments.out, known, row)
     _show(known)
 
 

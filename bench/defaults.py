@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import random
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from cells import add_cell, read_cells
 
 N_VAL = 8  # of each class
 N_SCORED = 1500
@@ -33,18 +34,14 @@ def main() -> None:
     parser.add_argument("--try", dest="ways", action="append", default=[], help="settings, with spaces between")
     parser.add_argument("--out", type=Path, default=Path("bench/results/defaults.jsonl"))
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    known = read_cells(arguments.out)
     for way in arguments.ways or [""]:
         for folder in arguments.folders:
             for seed in range(arguments.seeds):
                 key = [folder.name, arguments.per_class, arguments.recipe, way, seed]
                 if key not in [row["cell"] for row in known]:
                     row = {"cell": key, **_fit(folder, arguments.per_class, arguments.recipe, way.split(), seed)}
-                    known.append(row)
-                    print(json.dumps(row), flush=True)
-                    with open(arguments.out, "a") as out:
-                        out.write(json.dumps(row) + "\n")
+                    add_cell(arguments.out, known, row)
     cells = defaultdict(list)
     for row in known:
         name, size, recipe, way, _ = row["cell"]

@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from cells import add_cell, read_cells
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results/accuracy.jsonl"))
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
-    known = _read(arguments.out)
+    known = read_cells(arguments.out)
     if not arguments.show:
         for cell in arguments.cells:
             folder, _, sizes = cell.partition(":")
@@ -40,11 +42,7 @@ def main() -> None:
                         key = [Path(folder).name, size, recipe, seed, sorted(arguments.settings)]
                         if key not in [row["cell"] for row in known]:
                             row = {"cell": key, **_fit(folder, size, recipe, seed, arguments.settings)}
-                            known.append(row)
-                            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                            with open(arguments.out, "a") as out:
-                                out.write(json.dumps(row) + "\n")
-                            print(json.dumps(row), flush=True)
+                            add_cell(arguments.out, known, row)
     _show(known)
 
 
@@ -72,10 +70,6 @@ def _fit(folder: str, size: str, recipe: str, seed: int, settings: list[str]) ->
         "best_epoch": training.get("best_epoch"),
         "n_epochs": training.get("n_epochs"),
     }
-
-
-def _read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _show(rows: list[dict]) -> None:
