@@ -90,6 +90,7 @@ CHANGES = {
     "whitened": ["head.scaling=whiten"],
     "warped": ["features.crop_mode=squash", "features.crop_share=1.0"],
     "largest": ["features.pool=max", "tap=layer3"],
+    "smaller": ["features.image_size=96"],
 }
 
 
@@ -151,6 +152,13 @@ def test_a_pooling_of_what_is_one_row_already_changes_nothing(shapes: Path, weig
     run = transfer.fit(shapes, out=tmp_path / "run", settings=["features.pool=max"], **options)
     assert run.representation.is_plain
     assert run.info["model"]["timm"]
+
+
+def test_a_network_that_takes_one_size_refuses_others_before_the_work(shapes: Path, tmp_path: Path) -> None:
+    options = {"backbone": "vit_tiny_patch16_224", "weights": "random", "quiet": True}
+    with pytest.raises(UsageError, match="vit_tiny_patch16_224.* does not take images of 96x96 pixels"):
+        transfer.fit(shapes, out=tmp_path / "run", settings=["features.image_size=96"], **options)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", recipe_files())

@@ -51,15 +51,15 @@ class FeatureSettings(_Settings):
     views: Literal[1, 2, 10, 16] = 1  # crops, mirrors and turns of each image; the head adds up its scores of them
     norm: Literal["auto", "l2", "none"] = "auto"  # l2: rows of unit length; auto: where several taps stand together
     power: float = Field(1.0, gt=0)  # of every number, its sign kept; with norm=l2 rows get unit length again
-    crop_mode: Literal["center", "squash", "border"] | None = None  # of resizing; None: as belongs to the weights
+    image_size: int | None = Field(None, ge=16)  # pixels that the network sees; None: as belongs to the weights
+    crop_mode: Literal["center", "squash", "border"] | None = None  # of resizing; None: as above
     crop_share: float | None = Field(None, gt=0, le=1)  # of the resized image that is seen; None: as above
 
     @property
     def is_of_frozen(self) -> bool:
         """Whether rows are made in a way that only a frozen network can have."""
-        return self.model_dump(exclude={"crop_mode", "crop_share"}) != FeatureSettings().model_dump(
-            exclude={"crop_mode", "crop_share"}
-        )
+        seen = {"image_size", "crop_mode", "crop_share"}
+        return self.model_dump(exclude=seen) != FeatureSettings().model_dump(exclude=seen)
 
 
 class LogGrid(_Settings):

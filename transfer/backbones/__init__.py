@@ -19,7 +19,7 @@ from transfer.backbones.classifiers import classifier_network, own_classifier, w
 from transfer.backbones.handmade import HANDMADE
 from transfer.backbones.imagenet import load_imagenet_classifier
 from transfer.backbones.listing import list_backbones
-from transfer.backbones.loading import Backbone, finish, load_backbone
+from transfer.backbones.loading import Backbone, finish, load_backbone, see
 from transfer.backbones.names import DEFAULT, default_preprocessing, full_name, torchvision_names
 from transfer.backbones.networks import build, set_submodule, without_classifier
 from transfer.backbones.offline import available_offline, local_weights
@@ -47,6 +47,7 @@ __all__ = [
     "measure",
     "own_classifier",
     "read_weights",
+    "see",
     "set_submodule",
     "torchvision_names",
     "with_head",

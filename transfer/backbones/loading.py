@@ -115,13 +115,30 @@ def _load_handmade(name: str, weights: str | Path | None, preprocessing: Preproc
 def finish(name: str, model: nn.Module, preprocessing: Preprocessing, source: str) -> Backbone:
     """Put a loaded network into eval mode, measure its width and fingerprint its weights."""
     model.eval()
+    n_features = _measure_width(name, model, preprocessing)
+    return Backbone(name, model, preprocessing, n_features, source, fingerprint(model))
+
+
+def see(backbone: Backbone, preprocessing: Preprocessing) -> Backbone:
+    """Return the backbone as one that sees images in another way.
+
+    Raises
+    ------
+    UsageError
+        The network does not take images of that size, as some take one size alone.
+    """
+    n_features = _measure_width(backbone.name, backbone.model, preprocessing)
+    return dataclasses.replace(backbone, preprocessing=preprocessing, n_features=n_features)
+
+
+def _measure_width(name: str, model: nn.Module, preprocessing: Preprocessing) -> int:
+    size = preprocessing.input_size
     with torch.inference_mode(), torch_threads(1):
-        size = preprocessing.input_size
         try:
-            shape = model(torch.zeros(1, 3, size, size)).shape
+            return feature_width(model(torch.zeros(1, 3, size, size)).shape)
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise UsageError(f"{name} does not take images of {size}x{size} pixels: {error}") from error
-    return Backbone(name, model, preprocessing, feature_width(shape), source, fingerprint(model))
+            why = " ".join(str(error).split())
+            raise UsageError(f"{name} does not take images of {size}x{size} pixels: {why}") from error
 
 
 def _load(

@@ -63,7 +63,8 @@ class Plans:
         if backbone.is_handmade:  # it computes in NumPy or merely copies: quickest in the threads that decode
             self.device = torch.device("cpu")
         self.memo = Memo("plans", folder)
-        about = [machine.describe_device(self.device), torch.__version__, backbone.weights_hash, *taps]
+        seen = f"{backbone.preprocessing.input_size} px"
+        about = [machine.describe_device(self.device), torch.__version__, backbone.weights_hash, seen, *taps]
         self.key = " | ".join([*about, *["exact"] * exact])
         narrow = [] if exact or backbone.is_handmade else machine.narrow_types(self.device)
         n_cores = machine.count_cores()

@@ -95,7 +95,9 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     """Measure a step, and choose epochs and views that fit into the time and onto the disk."""
     recipe, backbone = job.recipe, job.backbone
     n_train, n_val = _n_images(job)
-    what = [backbone.weights_hash, at, f"{len(job.dataset.classes)} classes", f"BatchNorm {recipe.train.batchnorm}"]
+    seen = f"{backbone.preprocessing.input_size} px"
+    n_classes, batchnorm = f"{len(job.dataset.classes)} classes", f"BatchNorm {recipe.train.batchnorm}"
+    what = [backbone.weights_hash, seen, at, n_classes, batchnorm]
     pace = choose_pace(trainee, cut_shape(backbone, at), machine.pick_device(recipe.device), recipe.exact, what)
     n_test = len(job.split.indices("test"))
     left = job.clock.deadline - time.perf_counter() - costs.end_seconds(n_val + n_test)

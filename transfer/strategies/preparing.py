@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.backbones import Backbone, load_backbone
+from transfer.backbones import Backbone, load_backbone, see
 from transfer.dataset import (
     Dataset,
     Source,
@@ -101,8 +101,10 @@ def _load(recipe: Recipe) -> Backbone:
     backbone = load_backbone(recipe.backbone, recipe.weights, seed=recipe.seed)
     seen = seen_as(backbone.preprocessing, recipe.features)
     if backbone.is_handmade and seen != backbone.preprocessing:
-        raise UsageError(f"How {backbone.name} sees an image is part of it: leave out features.crop_*.")
-    return dataclasses.replace(backbone, preprocessing=seen)
+        raise UsageError(
+            f"How {backbone.name} sees an image is part of it: leave out features.image_size and features.crop_*."
+        )
+    return see(backbone, seen)
 
 
 def _represent(taps: Sequence[str], recipe: Recipe, backbone: Backbone) -> Representation:

@@ -30,8 +30,12 @@ _SCALINGS = {
 
 def seen_as(preprocessing: Preprocessing, settings: FeatureSettings) -> Preprocessing:
     """Return the preprocessing with the resizing that the recipe asks for, where it does."""
-    mode, share = settings.crop_mode or preprocessing.crop_mode, settings.crop_share or preprocessing.crop_share
-    return dataclasses.replace(preprocessing, crop_mode=mode, crop_share=share)
+    return dataclasses.replace(
+        preprocessing,
+        input_size=settings.image_size or preprocessing.input_size,
+        crop_mode=settings.crop_mode or preprocessing.crop_mode,
+        crop_share=settings.crop_share or preprocessing.crop_share,
+    )
 
 
 def describe_protocol(recipe: Recipe, preprocessing: Preprocessing) -> list[str]:
