@@ -16,7 +16,7 @@ TIERS = [
     ["files", "progress", "display", "recipe", "metrics", "machine", "memos"],
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
-    ["features"],
+    ["features", "curves"],
     ["training", "predictions", "pictures"],
     ["runs"],
     ["strategies"],

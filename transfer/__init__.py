@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer.backbones import load_backbone
+    from transfer.curves import measure_curve
     from transfer.dataset import from_lists, scan
     from transfer.estimators import FeatureExtractor, TransferClassifier
     from transfer.features import check_features, export_features, extract_features
     from transfer.predictions import classify_imagenet
     from transfer.recipe import Recipe, load_recipe
     from transfer.runs import Run, load_run
-    from transfer.strategies import fit, inspect
+    from transfer.strategies import fit, inspect, learning_curve
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,8 @@ __version__ = "0.1.0"
 _HOME = {
     "fit": "strategies",
     "inspect": "strategies",
+    "learning_curve": "strategies",
+    "measure_curve": "curves",
     "classify_imagenet": "predictions",
     "load_run": "runs",
     "Run": "runs",
@@ -48,9 +51,11 @@ __all__ = [
     "fit",
     "from_lists",
     "inspect",
+    "learning_curve",
     "load_backbone",
     "load_recipe",
     "load_run",
+    "measure_curve",
     "scan",
 ]
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from transfer.curves.drawing import draw_curve, require_figure, write_figure
 from transfer.curves.laws import PowerLaw, fit_law
 from transfer.curves.learning import CurvePoint, ImagesNeeded, LawCheck, LearningCurve, foretell, read_accuracy
 from transfer.curves.measuring import measure_curve
@@ -20,8 +21,11 @@ __all__ = [
     "LawCheck",
     "LearningCurve",
     "PowerLaw",
+    "draw_curve",
     "fit_law",
     "foretell",
     "measure_curve",
     "read_accuracy",
+    "require_figure",
+    "write_figure",
 ]

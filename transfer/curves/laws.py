@@ -56,8 +56,8 @@ def fit_law(n: np.ndarray, error: np.ndarray, covariance: np.ndarray, seed: int 
     """
     n, error = np.asarray(n, float), np.asarray(error, float)
     weights = 1 / np.diag(covariance)
-    a, b, c = _fit(n, error[None], weights, np.array([_TYPICAL]))
-    a, b, c = _refine(n, error, weights, c[0])
+    near = float(_fit(n, error[None], weights, np.array([_TYPICAL]))[2][0])
+    a, b, c = _refine(n, error, weights, near)
     residual = error - a - b * n**-c
     degrees = len(n) - 3
     misfit = float(residual @ np.linalg.solve(covariance, residual)) / degrees if degrees > 0 else 1.0
@@ -65,7 +65,7 @@ def fit_law(n: np.ndarray, error: np.ndarray, covariance: np.ndarray, seed: int 
     copies = random.multivariate_normal(error, max(1.0, misfit) * covariance, _N_SAMPLES, method="eigh")
     typical = np.clip(random.normal(_TYPICAL, _SPREAD, _N_SAMPLES), _EXPONENTS[0], _EXPONENTS[-1])
     sample = np.stack(_fit(n, np.clip(copies, 0, 1), weights, typical), axis=1)
-    return PowerLaw(float(a), float(b), float(c), sample)
+    return PowerLaw(a, b, c, sample)
 
 
 def _fit(
@@ -90,7 +90,7 @@ def _refine(n: np.ndarray, error: np.ndarray, weights: np.ndarray, near: float) 
         options={"xatol": 1e-9},
     )
     a, b, _ = _fit_at(found.x, n, error[None], weights, typical)
-    return a[0], b[0], found.x
+    return float(a[0]), float(b[0]), float(found.x)
 
 
 def _fit_at(

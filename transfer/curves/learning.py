@@ -224,7 +224,9 @@ class LearningCurve:
     def _too_few(self) -> str:
         n = len(self.points)
         sizes = f"{n} sizes are" if n > 1 else "one size is"
-        return f"{sizes} too few for it; {_FEWEST_SIZES} take 8 images to learn from in the typical class, so add images"
+        return (
+            f"{sizes} too few for it; {_FEWEST_SIZES} take 8 images to learn from in the typical class, so add images"
+        )
 
 
 def foretell(
@@ -264,7 +266,9 @@ def read_accuracy(value: float | str) -> float:
         number = math.nan
     share = number / 100 if text.endswith("%") or number > 1 else number
     if not 0 < share <= 1:
-        raise UsageError(f"A target of {value!r} is no accuracy: give a share such as 0.95, or a percentage such as 95%.")
+        raise UsageError(
+            f"A target of {value!r} is no accuracy: give a share such as 0.95, or a percentage such as 95%."
+        )
     return share
 
 

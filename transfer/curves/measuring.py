@@ -82,26 +82,27 @@ def measure_curve(
     n_used = min(n_folds, math.ceil(_ENOUGH_HELD_OUT * n_folds / len(y)))
     shares = shares_of(codes[fold_of != 0])
     draws = [n_draws if share < 1 and share * len(y) < _FITTED_ONCE else 1 for share in shares]
+    rule = "one-standard-error" if kind == "knn" else "best"  # knn has one rule of its own, which goes by that name
     found = []
     used = [fold for fold in range(n_folds) if (fold_of == fold).any()][:n_used]
     with (progress or Progress(quiet=True)).task("Fitting heads", len(used) * sum(draws), "heads") as advance:
         for fold in used:
             rest, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
             hits = [np.zeros((n, len(held)), bool) for n in draws]
-            n_learned = np.zeros(len(shares))
+            n_of = np.zeros(len(shares))
             for draw in range(max(draws)):
                 subsets = draw_nested(codes[rest], members[rest], shares, [seed, fold, draw])
                 for s, subset in enumerate(subsets):
                     if draw >= draws[s]:
                         continue
                     rows = rest[subset]
-                    rule = {} if kind == "knn" else {"rule": "best"}
-                    fitted = fit_head(kind, X[rows], y[rows], n_classes, groups=members[rows], seed=seed, **rule)
+                    fitted = fit_head(kind, X[rows], y[rows], n_classes, groups=members[rows], rule=rule, seed=seed)
                     hits[s][draw] = fitted.head.scores(X[held]).argmax(axis=1) == y[held]
-                    n_learned[s] += len(rows) / draws[s]
+                    n_of[s] += len(rows) / draws[s]
                     advance(1)
-            found.append(_Fold(held, hits, n_learned.tolist()))
-    covariance = _covariance(found, members, shares)
+            found.append(_Fold(held, hits, n_of.tolist()))
+    n_learned = np.mean([fold.n_learned for fold in found], axis=0).tolist()
+    covariance = _covariance(found, members, shares, n_learned)
     points = [
         CurvePoint(
             images_per_class=n / len(present),
@@ -110,7 +111,7 @@ def measure_curve(
             standard_error=math.sqrt(covariance[s, s]),
             n_draws=draws[s],
         )
-        for s, n in enumerate(np.mean([fold.n_learned for fold in found], axis=0).tolist())
+        for s, n in enumerate(n_learned)
     ]
     notes = []
     if n_used < n_folds:
@@ -121,29 +122,30 @@ def measure_curve(
     return foretell(points, covariance, n_images=len(y), n_classes=len(present), kind=kind, seed=seed, notes=notes)
 
 
-def _covariance(found: list[_Fold], members: np.ndarray, shares: list[float]) -> np.ndarray:
+def _covariance(found: list[_Fold], members: np.ndarray, shares: list[float], n: list[float]) -> np.ndarray:
     """Return how far the accuracies (sizes) would go, and go together, with other images held out and learned from.
 
-    All sizes are judged on the same images, so that most of the first goes together. The second is what draws differ
-    by beyond the flips of single images, which the first has already. A pool of n images is itself a draw of
-    all there could be: by subsets of it of m images that makes as much as 1 / (n/m - 1) of what they differ by.
+    All sizes are judged on the same images, so that most of the first goes together. The second is what draws differ by
+    beyond the flips of single images, which the first has already; it falls as 1/n, and all images are a draw too, of
+    those that there could be.
     """
     held = np.concatenate([fold.held for fold in found])
-    average = np.stack(
-        [np.concatenate([fold.hits[s].mean(axis=0) for fold in found]) for s in range(len(shares))]
-    )  # (sizes, held)
+    average = np.stack([np.concatenate([fold.hits[s].mean(axis=0) for fold in found]) for s in range(len(n))])
     residuals = average - average.mean(axis=1, keepdims=True)
     _, group = np.unique(members[held], return_inverse=True)
     sums = np.stack([np.bincount(group.ravel(), row) for row in residuals])
     covariance = sums @ sums.T / len(held) ** 2
-    between = [0.0] * len(shares)
-    for s in range(len(shares)):
-        n_draws = len(found[0].hits[s])
-        if n_draws > 1:
-            spread = np.mean([_beyond_flips(fold.hits[s]) for fold in found])
-            between[s] = max(0.0, spread) * (1 / (n_draws * len(found)) + shares[s] / (1 - shares[s]))
-        elif s:
-            between[s] = between[s - 1]  # drawn once: as much as with fewer images, which is more than it should be
+    n_draws = [len(hits) for hits in found[0].hits]
+    per_image = [
+        np.mean([_beyond_flips(fold.hits[s]) for fold in found]) * n[s] / (1 - shares[s])
+        for s in range(len(n))
+        if n_draws[s] > 1
+    ]
+    drawn = max(0.0, float(np.mean(per_image))) if per_image else 0.0
+    between = [
+        drawn / n[s] * ((1 - shares[s]) / (n_draws[s] * len(found)) + shares[s])  # of draws, and of all images
+        for s in range(len(n))
+    ]
     at_least = 1 / len(held) ** 2  # one image: where all are recognised, the next one need not be
     return covariance + np.diag(between + np.maximum(0, at_least - np.diag(covariance)))
 

@@ -7,6 +7,7 @@
 * `tapping` finds the layers that say most about a dataset.
 * `protocols` says how a recipe sees images and finds its head.
 * `jobs` holds what a strategy works on and what it hands back.
+* `growing` says what more images would give.
 * `inspecting` looks at a dataset and says what `fit` would do.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.fitting import fit
+from transfer.strategies.growing import learning_curve
 from transfer.strategies.inspecting import describe_plan, inspect
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import cross_validate, fit_linear
@@ -29,4 +31,5 @@ __all__ = [
     "fit",
     "fit_linear",
     "inspect",
+    "learning_curve",
 ]
