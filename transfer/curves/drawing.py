@@ -46,7 +46,7 @@ def draw_curve(curve: LearningCurve, title: str = "Learning curve") -> Figure:
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.legend(loc="lower right", facecolor="white", edgecolor="none", framealpha=0.9, fontsize=9)
     return figure
 
 

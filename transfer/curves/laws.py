@@ -10,6 +10,9 @@ from scipy.optimize import minimize_scalar
 _EXPONENTS = np.linspace(0.05, 1.0, 96)  # between hardly any gain and that of a parametric model
 # Points rarely determine c; Hoiem et al. (ICML 2021) pull it to 1/2, which most of their curves are near
 _TYPICAL, _SPREAD = 0.5, 0.2
+# One or two degrees of freedom say little of the noise: as many more count as if they said that it is as measured.
+# Without, intervals were up to twice as wide, and as often right (12 quarters each of four real sets, 46 of 48 inside)
+_AS_KNOWN = 2
 _N_SAMPLES = 1000
 _TAILS = (2.5, 97.5)  # percent
 
@@ -34,7 +37,7 @@ class PowerLaw:
         """Return the error at n images, and its 95 % interval."""
         a, b, c = self.sample.T
         low, high = np.percentile(np.clip(a + b * n**-c, 0, 1), _TAILS)
-        error = min(1.0, self.a + self.b * n**-self.c)
+        error = float(min(1.0, self.a + self.b * n**-self.c))
         return error, min(error, float(low)), max(error, float(high))
 
     @property
@@ -47,7 +50,7 @@ class PowerLaw:
 def fit_law(n: np.ndarray, error: np.ndarray, covariance: np.ndarray, seed: int = 0) -> PowerLaw:
     """Fit the law by weighted least squares, and again to noisy copies of the points: the parametric bootstrap.
 
-    Where the law misses the points by more than their noise, the noise of the copies is larger by as much.
+    Where the law misses the points by more than their noise, the noise of the copies is larger too.
 
     Parameters
     ----------
@@ -60,9 +63,10 @@ def fit_law(n: np.ndarray, error: np.ndarray, covariance: np.ndarray, seed: int 
     a, b, c = _refine(n, error, weights, near)
     residual = error - a - b * n**-c
     degrees = len(n) - 3
-    misfit = float(residual @ np.linalg.solve(covariance, residual)) / degrees if degrees > 0 else 1.0
+    misfit = float(residual @ np.linalg.solve(covariance, residual))
+    larger = max(1.0, (misfit + _AS_KNOWN) / (degrees + _AS_KNOWN))
     random = np.random.default_rng(seed)
-    copies = random.multivariate_normal(error, max(1.0, misfit) * covariance, _N_SAMPLES, method="eigh")
+    copies = random.multivariate_normal(error, larger * covariance, _N_SAMPLES, method="eigh")
     typical = np.clip(random.normal(_TYPICAL, _SPREAD, _N_SAMPLES), _EXPONENTS[0], _EXPONENTS[-1])
     sample = np.stack(_fit(n, np.clip(copies, 0, 1), weights, typical), axis=1)
     return PowerLaw(a, b, c, sample)

@@ -82,7 +82,6 @@ def measure_curve(
     n_used = min(n_folds, math.ceil(_ENOUGH_HELD_OUT * n_folds / len(y)))
     shares = shares_of(codes[fold_of != 0])
     draws = [n_draws if share < 1 and share * len(y) < _FITTED_ONCE else 1 for share in shares]
-    rule = "one-standard-error" if kind == "knn" else "best"  # knn has one rule of its own, which goes by that name
     found = []
     used = [fold for fold in range(n_folds) if (fold_of == fold).any()][:n_used]
     with (progress or Progress(quiet=True)).task("Fitting heads", len(used) * sum(draws), "heads") as advance:
@@ -96,7 +95,7 @@ def measure_curve(
                     if draw >= draws[s]:
                         continue
                     rows = rest[subset]
-                    fitted = fit_head(kind, X[rows], y[rows], n_classes, groups=members[rows], rule=rule, seed=seed)
+                    fitted = fit_head(kind, X[rows], y[rows], n_classes, groups=members[rows], rule="best", seed=seed)
                     hits[s][draw] = fitted.head.scores(X[held]).argmax(axis=1) == y[held]
                     n_of[s] += len(rows) / draws[s]
                     advance(1)
