@@ -22,6 +22,7 @@ from transfer.curves import (
 )
 from transfer.curves.subsets import draw_nested, shares_of
 from transfer.errors import DataError, UsageError
+from transfer.heads import fit_head
 
 SIZES = np.array([100.0, 200, 400, 800, 1600])
 
@@ -64,19 +65,18 @@ def test_points_rise_with_the_number_of_images() -> None:
 
 
 def test_what_is_expected_of_more_images_is_what_they_give() -> None:
-    """Of 20 small draws, the interval at four times their images has the accuracy there in nearly all."""
-    from transfer.heads import fit_head
-
+    """Of small draws, nearly every interval at twice their images has the accuracy there."""
     X_test, y_test = clouds(1000, seed=999)
     n_inside = 0
-    for seed in range(20):
-        X, y = clouds(160, seed=seed)
-        few = np.arange(len(y)) % 4 == 0
-        expected = measure_curve(X[few], y[few], 4, seed=seed).expect(640)
+    for seed in range(12):
+        X, y = clouds(80, seed=seed)
+        half = np.arange(len(y)) % 2 == 0
+        expected = measure_curve(X[half], y[half], 4, seed=seed).expect(320)
         assert expected is not None
         head = fit_head("ridge", X, y, 4, rule="best").head
-        n_inside += expected[1] <= np.mean(head.scores(X_test).argmax(axis=1) == y_test) <= expected[2]
-    assert n_inside >= 17
+        n_inside += bool(expected[1] <= np.mean(head.scores(X_test).argmax(axis=1) == y_test) <= expected[2])
+        assert expected[2] - expected[1] < 0.2
+    assert n_inside >= 11
 
 
 def test_the_law_is_found_from_points_without_noise() -> None:
