@@ -133,7 +133,7 @@ def test_the_images_an_accuracy_takes_are_found_and_it_says_when_they_are_not() 
     assert curve.images_for(0.1).n == 100
     unsure = curve_of(0.05, 3, 0.6, noise=0.02).images_for(0.93)
     assert unsure.outcome == "cannot tell"
-    assert "to more than 8000 images are possible" in unsure.reason
+    assert "to more than 800 images per class is possible" in unsure.reason
 
 
 def test_the_law_is_checked_on_the_size_it_did_not_see() -> None:

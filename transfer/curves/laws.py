@@ -11,7 +11,7 @@ _EXPONENTS = np.linspace(0.05, 1.0, 96)  # between hardly any gain and that of a
 # Points rarely determine c; Hoiem et al. (ICML 2021) pull it to 1/2, which most of their curves are near
 _TYPICAL, _SPREAD = 0.5, 0.2
 # One or two degrees of freedom say little of the noise: as many more count as if they said that it is as measured.
-# Without, intervals were up to twice as wide, and as often right (12 quarters each of four real sets, 46 of 48 inside)
+# Without, intervals were up to twice as wide, and as often right (`bench/curves.py` on four sets: 46 of 48 inside)
 _AS_KNOWN = 2
 _N_SAMPLES = 1000
 _TAILS = (2.5, 97.5)  # percent

@@ -129,14 +129,17 @@ class LearningCurve:
             return ImagesNeeded(
                 "not reachable", None, None, None, f"{at_most} ({lowest:.1%} to {highest:.1%}){levels}."
             )
-        span = f"{low:.0f} to {high:.0f}" if high else f"{low:.0f} to more than {self.furthest}"
         if n is None or high is None or high > _TOO_WIDE * low:
-            reason = f"{span} images are possible, since {at_most} ({lowest:.1%} to {highest:.1%})."
+            most_images = f"{high / self.n_classes:.0f}" if high else f"more than {self.furthest / self.n_classes:.0f}"
+            reason = (
+                f"anything from {low / self.n_classes:.0f} to {most_images} images per class is possible; {at_most} "
+                f"({lowest:.1%} to {highest:.1%})."
+            )
             return ImagesNeeded("cannot tell", None, low, high, reason)
         if n == sizes[0]:
             return ImagesNeeded("found", n, low, high, f"{shown} is expected from the smallest size on.")
         each = f"{low / self.n_classes:.0f} to {high / self.n_classes:.0f}"
-        reason = f"{shown} takes about {n / self.n_classes:.0f} images per class ({each}), {n:.0f} ({span}) in all."
+        reason = f"{shown} takes about {n / self.n_classes:.0f} images per class ({each}) to learn from."
         return ImagesNeeded("found", n, low, high, reason)
 
     def per_class(self, n: float) -> str:
