@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer.backbones import load_backbone
+    from transfer.comparison import compare
     from transfer.dataset import from_lists, scan
     from transfer.estimators import FeatureExtractor, TransferClassifier
     from transfer.features import check_features, export_features, extract_features
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 # public name -> module; loaded when first used, since torch takes seconds
 _HOME = {
     "fit": "strategies",
+    "compare": "comparison",
     "inspect": "strategies",
     "classify_imagenet": "predictions",
     "load_run": "runs",
@@ -43,6 +45,7 @@ __all__ = [
     "TransferClassifier",
     "check_features",
     "classify_imagenet",
+    "compare",
     "export_features",
     "extract_features",
     "fit",
