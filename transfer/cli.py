@@ -582,9 +582,8 @@ def _print_comparison(frame: Any) -> None:
             "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:,.0f} MB",
             f"{row['model_mb']:.1f} MB",
         )
-    console = Console()
-    # a file or pipe has no width: 80 columns would cut the table off
-    console.print(table, width=None if console.is_terminal else 120)
+    # a file or pipe has no width, and 80 columns would cut the table off
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     for line in [*frame.attrs["notes"], f"Comparison: {frame.attrs['folder']}"]:
         click.echo(line)
 

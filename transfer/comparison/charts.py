@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 CHART = "accuracy-time"
 _INCHES = (8.0, 5.0)
 _DOTS = {"svg": 100, "png": 200}  # per inch: the PNG is sharp where 800 pixels show it, and twice as large
-_BLUE, _GREY = "#1f5fa8", "#666666"
+# a name has its point's colour; dark enough to be read on white
+_COLOURS = ("#1f5fa8", "#b3401a", "#2a7a2a", "#7a3fa0", "#8a6400", "#00767a", "#a8205f", "#444444")
 _DISTANCES = (9, 18, 30, 44, 60)  # points from a point to its label, tried in this order
 _ANGLES = (35, -35, 145, -145, 0, 180, 65, -65, 115, -115)  # degrees
 
@@ -33,10 +35,10 @@ def write_chart(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> Non
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     _set_axes(axes, shown, title)
-    for row in shown:
+    for row, colour in zip(shown, itertools.cycle(_COLOURS), strict=False):
         y, low, high = (100 * row[key] for key in ("accuracy", "accuracy_low", "accuracy_high"))
         axes.errorbar(
-            row["seconds"], y, [[y - low], [high - y]], fmt="o", color=_BLUE, markersize=7, capsize=4, elinewidth=1.2
+            row["seconds"], y, [[y - low], [high - y]], fmt="o", color=colour, markersize=7, capsize=4, elinewidth=1.2
         )
     _label(axes, shown)
     with matplotlib.rc_context({"svg.hashsalt": CHART}):  # the same numbers give the same file
@@ -91,7 +93,7 @@ def _label(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
             Bbox.from_extents(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale),
         ]
     frame = axes.get_window_extent()
-    for row, point in zip(rows, points, strict=True):
+    for row, point, colour in zip(rows, points, itertools.cycle(_COLOURS), strict=False):
         name = str(row["recipe"])
         text = axes.text(0, 0, name, fontsize=11, parse_math=False)
         size = text.get_window_extent(canvas.get_renderer())
@@ -99,13 +101,14 @@ def _label(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         places = [_place(point, distance * scale, angle, size) for distance in _DISTANCES for angle in _ANGLES]
         n, place = min(enumerate(places), key=lambda item: (_hidden(item[1], taken, frame), item[0]))
         taken.append(place)
-        line = {"arrowstyle": "-", "color": _GREY, "linewidth": 0.8} if n >= 2 * len(_ANGLES) else None
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8} if n >= len(_ANGLES) else None
         axes.annotate(
             name,
             (row["seconds"], 100 * row["accuracy"]),
             xytext=((place.x0 - point[0]) / scale, (place.y0 + place.height / 4 - point[1]) / scale),
             textcoords="offset points",
             arrowprops=line,
+            color=colour,
             fontsize=11,
             parse_math=False,
         )
