@@ -39,9 +39,9 @@ def compare(
 ) -> pandas.DataFrame:
     """Fit several recipes on the very same parts of the same images, and put what they came to side by side.
 
-    Each fit has a process of its own. A comparison that was stopped goes on from the fits that are done when it is
-    called again, and one that is done may be called again with more recipes or seeds. The cache of features is the
-    comparison's own, and is gone at its end, so that seconds are those of a first time.
+    Each fit has a process of its own. A comparison that was stopped goes on when it is called again: fits that are done
+    are taken, others start anew. So do further recipes or seeds. The cache of features is the comparison's own, and is
+    gone at its end, so that seconds are those of a first time.
 
     Parameters
     ----------
