@@ -100,3 +100,12 @@ def test_a_new_folder_is_refused_before_the_work_and_nothing_is_left(tmp_path: P
         files.require_new(tmp_path / "full/file")
     with pytest.raises(ResourceError, match="Cannot write"):
         files.require_new(tmp_path / "full/file/below")
+
+
+def test_a_scratch_folder_is_gone_afterwards_and_those_of_the_dead_are_swept(tmp_path: Path) -> None:
+    dead = tmp_path / f".scratch.{files._host()}-{2**22 + 1}.00000000.partial"
+    dead.mkdir()
+    with files.scratch_folder(tmp_path) as scratch:
+        (scratch / "large").write_text("x")
+        assert list(tmp_path.iterdir()) == [scratch]
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,8 @@
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,3 +52,15 @@ def test_float32_settings_are_left_as_they_were() -> None:
     with machine.full_float32(torch.device("cpu")), machine.repeatable(torch.device("cpu"), exact=False):
         assert torch.get_float32_matmul_precision() == before
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell")
+def test_the_peak_of_memory_is_this_process_s_own() -> None:
+    held = np.ones(30_000_000)  # 240 MB, which a child must not be charged with
+    code = "from transfer.machine import peak_memory; print(peak_memory())"
+    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    own = machine.peak_memory()
+    assert own is not None
+    assert own > held.nbytes
+    if sys.platform.startswith("linux"):
+        assert child < own

@@ -20,7 +20,7 @@ TIERS = [
     ["training", "predictions", "pictures"],
     ["runs"],
     ["strategies"],
-    ["estimators"],
+    ["comparison", "estimators"],
     ["cli"],
 ]
 

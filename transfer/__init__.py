@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer.backbones import load_backbone
+    from transfer.comparison import compare
     from transfer.curves import measure_curve
     from transfer.dataset import from_lists, scan
     from transfer.estimators import FeatureExtractor, TransferClassifier
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 # public name -> module; loaded when first used, since torch takes seconds
 _HOME = {
     "fit": "strategies",
+    "compare": "comparison",
     "inspect": "strategies",
     "learning_curve": "strategies",
     "measure_curve": "curves",
@@ -46,6 +48,7 @@ __all__ = [
     "TransferClassifier",
     "check_features",
     "classify_imagenet",
+    "compare",
     "export_features",
     "extract_features",
     "fit",

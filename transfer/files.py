@@ -82,6 +82,22 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new folder inside `parent` that is gone when the block ends.
+
+    Those of processes that died here are swept first.
+    """
+    require_writable(parent)
+    sweep(parent, deep=False)
+    scratch = Path(parent) / f".scratch.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_path(path) as temporary:

@@ -75,8 +75,10 @@ def evaluate(
     return result
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval for a share of k out of n (Wilson 1927); (0, 1) when n is 0.
+
+    Neither needs to be whole: images that were scored several times may count as fewer.
 
     >>> [round(bound, 4) for bound in wilson(9, 10)]
     [0.5958, 0.9821]

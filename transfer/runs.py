@@ -247,12 +247,17 @@ def reserve(data: Source, strategy: str, out: str | Path | None, *, test: Source
     if out is not None:
         folder = Path(out)
     else:
-        name = _name(data) if test is None else f"{_name(data)}-to-{_name(test)}"
-        stem = f"{name}-{strategy}"
+        stem = folder_name(data, strategy, test=test)
         taken = (Path("runs") / (f"{stem}-{i}" if i > 1 else stem) for i in range(1, 10_000))
         folder = next(candidate for candidate in taken if not candidate.exists())
     require_new(folder)
     return folder
+
+
+def folder_name(data: Source, what: str, *, test: Source | None = None) -> str:
+    """Return the name of the folder of what is made of some data, or of two domains."""
+    name = _name(data) if test is None else f"{_name(data)}-to-{_name(test)}"
+    return f"{name}-{what}"
 
 
 def write_run(
