@@ -37,7 +37,7 @@ def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -
     import transfer
 
     out = tmp_path_factory.mktemp("runs") / "shapes"
-    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), quiet=True).path
+    return transfer.fit(shapes, "linear-svm", out=out, backbone="test_resnet", weights=str(weights), quiet=True).path
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -64,7 +64,8 @@ def test_every_command_has_help_and_describes_its_options() -> None:
 
 def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
-    code, out, err = run_cli("fit", shapes, "--backbone", "test_resnet", "--weights", weights)
+    tiny = ("--backbone", "test_resnet", "--weights", weights)
+    code, out, err = run_cli("fit", shapes, "--recipe", "linear-svm", *tiny)
     assert code == 0
     assert re.search(r"Test: accuracy \d+\.\d% \(95 % interval \d+\.\d% to \d+\.\d%\)", out)
     assert "Run: runs/shapes-linear-svm" in out
@@ -84,7 +85,7 @@ def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Pa
     assert "stripes" in out
     assert "fitted on" in err
 
-    code, out, _ = run_cli("fit", shapes, "--backbone", "test_resnet", "--weights", weights, "-q", "--json")
+    code, out, _ = run_cli("fit", shapes, "--recipe", "linear-svm", *tiny, "-q", "--json")
     assert json.loads(out)["run"] == "runs/shapes-linear-svm-2"
 
 
@@ -93,7 +94,7 @@ def test_another_domain_is_reported_on(run_cli, shapes: Path, weights: Path, tmp
         target = tmp_path / "gray" / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("L").save(target)
-    options = ("--backbone", "test_resnet", "--weights", weights, "--test", "gray")
+    options = ("--recipe", "linear-svm", "--backbone", "test_resnet", "--weights", weights, "--test", "gray")
     code, out, err = run_cli("fit", shapes, *options)
     assert code == 0
     assert "30 images" in next(line for line in out.splitlines() if line.startswith("Test:"))

@@ -152,7 +152,7 @@ def test_settings_of_training_change_those_that_train_layers_and_no_others() -> 
         (["ridge", "knn", "ridge"], 1, [], "ridge is named twice"),
         ([], 1, [], "no recipes"),
         (None, 0, [], "0 seeds"),
-        (["ridge"], 1, ["train.epochs=2"], "train.epochs is a setting of partial and full"),
+        (["ridge"], 1, ["train.epochs=2"], "train.epochs is a setting of partial, full and auto"),
         (["ridge", "partial"], 1, ["train.epoch=2"], "Did you mean 'epochs'"),
         (["ridge", "partial"], 1, ["cut=layer3"], "cut=layer3 goes with"),
         (["ridge"], 1, ["seed=3"], "seed cannot be set for all"),

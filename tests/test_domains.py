@@ -194,7 +194,7 @@ def test_too_few_distinct_target_images_are_refused_with_the_class_and_its_numbe
 def test_a_fit_reports_on_the_target_and_on_nothing_else(
     shapes: Path, negatives: Path, tiny: dict, tmp_path: Path
 ) -> None:
-    run = transfer.fit(shapes, test=negatives, out=tmp_path / "run", **tiny)
+    run = transfer.fit(shapes, "linear-svm", test=negatives, out=tmp_path / "run", **tiny)
     parts = split_of(run)
     assert {path for path, part in parts.items() if part == "test"} == {str(p) for p in negatives.glob("*/*.png")}
     assert {path for path, part in parts.items() if part != "test"} == {str(p) for p in shapes.glob("*/*.png")}
@@ -217,7 +217,7 @@ def test_a_fit_reports_on_the_target_and_on_nothing_else(
 def test_few_target_images_are_trained_on_and_never_tested_on(
     shapes: Path, negatives: Path, tiny: dict, tmp_path: Path
 ) -> None:
-    run = transfer.fit(shapes, test=negatives, few_target=3, out=tmp_path / "run", **tiny)
+    run = transfer.fit(shapes, "linear-svm", test=negatives, few_target=3, out=tmp_path / "run", **tiny)
     of_target = {path: part for path, part in split_of(run).items() if path.startswith(str(negatives))}
     trained = {path for path, part in of_target.items() if part == "train"}
     assert Counter(Path(path).parent.name for path in trained) == dict.fromkeys(SHAPES, 3)
@@ -225,14 +225,14 @@ def test_few_target_images_are_trained_on_and_never_tested_on(
     assert run.metrics["test"]["n"] == 21
     assert run.evaluate(negatives, quiet=True)["n_seen_in_training"] == 9
     assert any("9 target images" in line and "val is of the source alone" in line for line in run.info["data"]["split"])
-    without = transfer.fit(shapes, test=negatives, out=tmp_path / "without", **tiny)
+    without = transfer.fit(shapes, "linear-svm", test=negatives, out=tmp_path / "without", **tiny)
     assert {path for path, part in split_of(run).items() if part == "val"} == {
         path for path, part in split_of(without).items() if part == "val"
     }
     assert run.info["model"]["sha256"] != without.info["model"]["sha256"]
-    again = transfer.fit(shapes, test=negatives, few_target=3, out=tmp_path / "again", **tiny)
+    again = transfer.fit(shapes, "linear-svm", test=negatives, few_target=3, out=tmp_path / "again", **tiny)
     assert again.info["model"]["sha256"] == run.info["model"]["sha256"]
-    other = transfer.fit(shapes, test=negatives, few_target=3, seed=1, out=tmp_path / "other", **tiny)
+    other = transfer.fit(shapes, "linear-svm", test=negatives, few_target=3, seed=1, out=tmp_path / "other", **tiny)
     assert trained != {path for path, part in split_of(other).items() if part == "train"} & of_target.keys()
 
 
@@ -285,7 +285,7 @@ def test_fewer_source_images_leave_the_target_images_whole(
 ) -> None:
     """As Saenko et al. do: 8 or 20 source images of each class and 3 of the target."""
     options = {"test": negatives, "few_target": 3, "settings": ["data.per_class=8"], **tiny}
-    run = transfer.fit(shapes, out=tmp_path / "run", **options)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "run", **options)
     trained = [path for path, part in split_of(run).items() if part == "train"]
     assert Counter(path.startswith(str(shapes)) for path in trained) == {True: 24, False: 9}
     assert run.metrics["test"]["n"] == 21
@@ -303,7 +303,9 @@ def test_a_broken_target_image_is_neither_drawn_nor_scored(
     joined = join_domains(scan(shapes), scan(tmp_path / "target"), 2)
     position = joined.paths.index(str(broken))
     seed = next(seed for seed in range(100) if position in draw_few(joined, seed)[0])  # had it been whole
-    run = transfer.fit(shapes, test=tmp_path / "target", few_target=2, seed=seed, out=tmp_path / "run", **tiny)
+    run = transfer.fit(
+        shapes, "linear-svm", test=tmp_path / "target", few_target=2, seed=seed, out=tmp_path / "run", **tiny
+    )
     assert str(broken) not in split_of(run)
     assert Counter(split_of(run).values()) == {"train": 48 + 6, "val": 12, "test": 23}
     assert [path for path, _ in run.info["data"]["unreadable"]] == [str(broken)]
@@ -312,8 +314,8 @@ def test_a_broken_target_image_is_neither_drawn_nor_scored(
 def test_the_split_of_a_run_on_two_domains_is_data_itself(
     shapes: Path, negatives: Path, tiny: dict, tmp_path: Path
 ) -> None:
-    run = transfer.fit(shapes, test=negatives, few_target=3, out=tmp_path / "run", **tiny)
-    again = transfer.fit(run.path / "split.csv", out=tmp_path / "again", **tiny)
+    run = transfer.fit(shapes, "linear-svm", test=negatives, few_target=3, out=tmp_path / "run", **tiny)
+    again = transfer.fit(run.path / "split.csv", "linear-svm", out=tmp_path / "again", **tiny)
     assert again.metrics["test"]["n"] == 21
     assert run.evaluate(run.path / "split.csv", quiet=True)["accuracy"] == run.metrics["test"]["accuracy"]
     assert split_of(again) == split_of(run)
@@ -323,15 +325,15 @@ def test_lists_serve_as_domains(shapes: Path, negatives: Path, tiny: dict, tmp_p
     source, target = (
         (paths, [path.parent.name for path in paths]) for paths in (sorted(d.glob("*/*")) for d in (shapes, negatives))
     )
-    run = transfer.fit(source, test=target, out=tmp_path / "run", **tiny)
+    run = transfer.fit(source, "linear-svm", test=target, out=tmp_path / "run", **tiny)
     assert run.metrics["test"]["n"] == 30
     assert run.info["data"]["domains"]["target"]["root"] is None
 
 
 def test_what_is_asked_for_must_fit_together(photos: Path, drawings: Path, tiny: dict, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--few-target 3 goes with --test"):
-        transfer.fit(photos, few_target=3, out=tmp_path / "run", **tiny)
+        transfer.fit(photos, "linear-svm", few_target=3, out=tmp_path / "run", **tiny)
     with pytest.raises(UsageError, match="both say what is reported on"):
-        transfer.fit(photos, test=drawings, split="split.csv", out=tmp_path / "run", **tiny)
+        transfer.fit(photos, "linear-svm", test=drawings, split="split.csv", out=tmp_path / "run", **tiny)
     with pytest.raises(UsageError, match="at least 0, not -1"):
-        transfer.fit(photos, test=drawings, few_target=-1, out=tmp_path / "run", **tiny)
+        transfer.fit(photos, "linear-svm", test=drawings, few_target=-1, out=tmp_path / "run", **tiny)

@@ -149,14 +149,14 @@ def test_without_time_for_it_nothing_is_trained_again(
 ) -> None:
     tiny = {**tiny, "quiet": False}
     once = transfer.fit(shapes, "partial", out=tmp_path / "once", settings=[*QUICK, "train.refit=false"], **tiny)
-    choose = finetuning._Tuning.choose
+    choose = finetuning.Tuning.choose
 
     def late(self):
         outcome = choose(self)
         self.job.clock.deadline = time.perf_counter()
         return outcome
 
-    monkeypatch.setattr(finetuning._Tuning, "choose", late)
+    monkeypatch.setattr(finetuning.Tuning, "choose", late)
     run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **tiny)
     assert "No time is left" in capsys.readouterr().err
     assert not run.info["training"]["was_refitted"]

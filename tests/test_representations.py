@@ -99,7 +99,13 @@ def test_a_run_predicts_what_its_recipe_measured(
     shapes: Path, weights: Path, tmp_path: Path, changes: list[str]
 ) -> None:
     run = transfer.fit(
-        shapes, backbone="test_resnet", weights=str(weights), out=tmp_path / "run", quiet=True, settings=changes
+        shapes,
+        "linear-svm",
+        backbone="test_resnet",
+        weights=str(weights),
+        out=tmp_path / "run",
+        quiet=True,
+        settings=changes,
     )
     again = transfer.load_run(run.path)
     rows = [line.split(",") for line in (run.path / "predictions.csv").read_text().splitlines()[1:]]
@@ -114,7 +120,13 @@ def test_the_recipe_of_a_network_with_normalised_rows_is_one_network(
 ) -> None:
     settings = ["features.norm=l2", "features.power=0.5"]
     run = transfer.fit(
-        shapes, backbone="test_resnet", weights=str(weights), out=tmp_path / "run", quiet=True, settings=settings
+        shapes,
+        "linear-svm",
+        backbone="test_resnet",
+        weights=str(weights),
+        out=tmp_path / "run",
+        quiet=True,
+        settings=settings,
     )
     pixels = torch.rand(2, 3, *run.backbone.input_shape[1:])
     with torch.inference_mode():
@@ -149,7 +161,7 @@ def test_no_recipe_has_a_gap_where_its_outcome_should_be() -> None:
 
 def test_a_pooling_of_what_is_one_row_already_changes_nothing(shapes: Path, weights: Path, tmp_path: Path) -> None:
     options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
-    run = transfer.fit(shapes, out=tmp_path / "run", settings=["features.pool=max"], **options)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "run", settings=["features.pool=max"], **options)
     assert run.representation.is_plain
     assert run.info["model"]["timm"]
 
@@ -157,7 +169,7 @@ def test_a_pooling_of_what_is_one_row_already_changes_nothing(shapes: Path, weig
 def test_a_network_that_takes_one_size_refuses_others_before_the_work(shapes: Path, tmp_path: Path) -> None:
     options = {"backbone": "vit_tiny_patch16_224", "weights": "random", "quiet": True}
     with pytest.raises(UsageError, match="vit_tiny_patch16_224.* does not take images of 96x96 pixels"):
-        transfer.fit(shapes, out=tmp_path / "run", settings=["features.image_size=96"], **options)
+        transfer.fit(shapes, "linear-svm", out=tmp_path / "run", settings=["features.image_size=96"], **options)
     assert not (tmp_path / "run").exists()
 
 
@@ -202,6 +214,7 @@ def test_what_no_recipe_can_mean_is_refused(recipe: str, settings: list[str], me
 def test_ten_views_are_worth_a_row_each_in_the_run_folder(shapes: Path, weights: Path, tmp_path: Path) -> None:
     run = transfer.fit(
         shapes,
+        "linear-svm",
         backbone="test_resnet",
         weights=str(weights),
         out=tmp_path / "run",
@@ -216,7 +229,7 @@ def test_ten_views_are_worth_a_row_each_in_the_run_folder(shapes: Path, weights:
 
 def test_a_search_ranks_layers_and_pairs_by_what_they_say(shapes: Path, weights: Path, tmp_path: Path) -> None:
     options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True, "tap": "search"}
-    run = transfer.fit(shapes, out=tmp_path / "run", **options)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "run", **options)
     info = json.loads((run.path / "run.json").read_text())
     tried = info["taps"]["table"]
     assert tried[0]["chosen"]

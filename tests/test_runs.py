@@ -18,7 +18,9 @@ from transfer.images import load_view, normalise
 @pytest.fixture(scope="module")
 def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("runs") / "shapes"
-    return transfer.fit(shapes, out=out, backbone="test_resnet", weights=str(weights), exact=True, quiet=True)
+    return transfer.fit(
+        shapes, "linear-svm", out=out, backbone="test_resnet", weights=str(weights), exact=True, quiet=True
+    )
 
 
 def test_a_run_folder_has_everything_in_plain_files(run) -> None:
@@ -134,7 +136,7 @@ def test_a_missing_run_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_head_on_unit_rows_is_kept_beside_the_network(shapes: Path, weights: Path, tmp_path: Path) -> None:
     changes = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
-    run = transfer.fit(shapes, out=tmp_path / "l2", settings=["features.norm=l2"], **changes)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "l2", settings=["features.norm=l2"], **changes)
     assert not (run.path / "config.json").exists()
     assert "unit length" in run.info["model"]["why_not_timm"]
     paths = sorted(shapes.glob("*/1*.png"))
@@ -150,7 +152,7 @@ def test_torchvision_networks_make_runs_too(name: str, shapes: Path, tmp_path: P
     torch.manual_seed(0)
     save_file(build(name).state_dict(), tmp_path / "w.safetensors")
     changes = {"backbone": name, "weights": str(tmp_path / "w.safetensors"), "quiet": True}
-    run = transfer.fit(shapes, out=tmp_path / "run", **changes)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "run", **changes)
     assert not run.info["model"]["timm"]
     again = transfer.load_run(run.path)
     assert len(again.predict(sorted(shapes.glob("*/00.png")))) == 3
@@ -160,7 +162,7 @@ def test_a_run_on_an_earlier_layer_predicts_and_does_not_pose_as_timms(
     shapes: Path, weights: Path, tmp_path: Path
 ) -> None:
     changes = {"backbone": "test_resnet", "weights": str(weights), "quiet": True, "tap": "layer2"}
-    run = transfer.fit(shapes, out=tmp_path / "tapped", **changes)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "tapped", **changes)
     assert not (run.path / "config.json").exists()
     assert len(transfer.load_run(run.path).predict(sorted(shapes.glob("*/00.png")))) == 3
     with pytest.raises(UsageError, match="layer2"):

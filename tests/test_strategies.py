@@ -29,10 +29,10 @@ def test_every_head_learns_the_shapes(strategy: str, shapes: Path, tiny: dict, t
 
 
 def test_the_same_seed_gives_the_same_model(shapes: Path, tiny: dict, tmp_path: Path) -> None:
-    first, second = (transfer.fit(shapes, out=tmp_path / name, **tiny) for name in "ab")
+    first, second = (transfer.fit(shapes, "linear-svm", out=tmp_path / name, **tiny) for name in "ab")
     assert first.info["model"]["sha256"] == second.info["model"]["sha256"]
     assert first.metrics == second.metrics
-    other = transfer.fit(shapes, out=tmp_path / "c", seed=1, **tiny)
+    other = transfer.fit(shapes, "linear-svm", out=tmp_path / "c", seed=1, **tiny)
     assert (tmp_path / "a/split.csv").read_text() != (other.path / "split.csv").read_text()
 
 
@@ -45,7 +45,9 @@ def test_the_test_part_takes_part_in_no_choice(shapes: Path, tiny: dict, tmp_pat
             target = tmp_path / name / part / label / f"{path.parent.name}{path.name}"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    first, second = (transfer.fit(tmp_path / name, out=tmp_path / f"run-{name}", **tiny) for name in ("a", "b"))
+    first, second = (
+        transfer.fit(tmp_path / name, "linear-svm", out=tmp_path / f"run-{name}", **tiny) for name in ("a", "b")
+    )
     assert first.info["model"]["sha256"] == second.info["model"]["sha256"]
     assert first.info["head"] == second.info["head"]
     assert first.metrics["val"] == second.metrics["val"]
@@ -53,8 +55,8 @@ def test_the_test_part_takes_part_in_no_choice(shapes: Path, tiny: dict, tmp_pat
 
 
 def test_a_split_can_be_given_back(shapes: Path, tiny: dict, tmp_path: Path) -> None:
-    first = transfer.fit(shapes, out=tmp_path / "a", seed=3, **tiny)
-    second = transfer.fit(shapes, out=tmp_path / "b", split=first.path / "split.csv", **tiny)
+    first = transfer.fit(shapes, "linear-svm", out=tmp_path / "a", seed=3, **tiny)
+    second = transfer.fit(shapes, "linear-svm", out=tmp_path / "b", split=first.path / "split.csv", **tiny)
     assert (second.path / "split.csv").read_text() == (first.path / "split.csv").read_text()
 
 
@@ -70,7 +72,7 @@ def test_images_that_turn_out_broken_are_accounted_for(shapes: Path, tiny: dict,
     folder = Path(shutil.copytree(shapes, tmp_path / "shapes"))
     (folder / "circle/03.png").write_bytes((folder / "circle/03.png").read_bytes()[:-40])
     (folder / "circle/notes.txt").write_text("not an image")
-    run = transfer.fit(folder, out=tmp_path / "run", **tiny)
+    run = transfer.fit(folder, "linear-svm", out=tmp_path / "run", **tiny)
     data = run.info["data"]
     assert data["n_used"] == 59
     assert data["n_ignored"] == 1
@@ -83,14 +85,14 @@ def test_the_dataset_is_never_written_to(shapes: Path, tiny: dict, tmp_path: Pat
         return sorted((str(p), p.stat().st_mtime_ns) for p in shapes.rglob("*"))
 
     before = state()
-    transfer.fit(shapes, out=tmp_path / "run", **tiny)
+    transfer.fit(shapes, "linear-svm", out=tmp_path / "run", **tiny)
     assert state() == before
 
 
 def test_the_second_fit_runs_no_network_for_its_features(shapes: Path, tiny: dict, tmp_path: Path, monkeypatch) -> None:
-    transfer.fit(shapes, out=tmp_path / "a", **tiny)
+    transfer.fit(shapes, "linear-svm", out=tmp_path / "a", **tiny)
     monkeypatch.setattr(features.extracting, "Runner", None)
-    transfer.fit(shapes, out=tmp_path / "b", **tiny)
+    transfer.fit(shapes, "linear-svm", out=tmp_path / "b", **tiny)
 
 
 def test_features_in_bfloat16_give_a_run_too(shapes: Path, tiny: dict, tmp_path: Path, monkeypatch) -> None:
@@ -98,7 +100,7 @@ def test_features_in_bfloat16_give_a_run_too(shapes: Path, tiny: dict, tmp_path:
     monkeypatch.setattr(planning, "_WORTH_MEASURING", 1)
     monkeypatch.setattr(planning.machine, "narrow_types", lambda device: ["bfloat16"])
     monkeypatch.setattr(features.Runner, "_views_per_second", lambda self, plan: float(plan.dtype == "bfloat16"))
-    run = transfer.fit(shapes, out=tmp_path / "run", **tiny)
+    run = transfer.fit(shapes, "linear-svm", out=tmp_path / "run", **tiny)
     assert run.metrics["test"]["accuracy"] > 0.5
 
 
@@ -111,14 +113,14 @@ def test_an_existing_run_is_never_touched(shapes: Path, tiny: dict, tmp_path: Pa
     (tmp_path / "run").mkdir()
     (tmp_path / "run/precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists"):
-        transfer.fit(shapes, out=tmp_path / "run", **tiny)
+        transfer.fit(shapes, "linear-svm", out=tmp_path / "run", **tiny)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
 
 
 def test_an_unwritable_place_is_found_before_the_work(shapes: Path, tiny: dict, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="Cannot write"):
-        transfer.fit(shapes, out=tmp_path / "file/run", **tiny)
+        transfer.fit(shapes, "linear-svm", out=tmp_path / "file/run", **tiny)
 
 
 def test_a_failed_fit_leaves_nothing_behind(shapes: Path, tiny: dict, tmp_path: Path, monkeypatch) -> None:
@@ -127,7 +129,7 @@ def test_a_failed_fit_leaves_nothing_behind(shapes: Path, tiny: dict, tmp_path: 
 
     monkeypatch.setattr("transfer.runs.write_json", fail)
     with pytest.raises(ArtefactError):
-        transfer.fit(shapes, out=tmp_path / "runs/run", **tiny)
+        transfer.fit(shapes, "linear-svm", out=tmp_path / "runs/run", **tiny)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -135,7 +137,7 @@ def test_a_class_of_one_image_trains_and_is_noted(shapes: Path, tiny: dict, tmp_
     folder = Path(shutil.copytree(shapes, tmp_path / "shapes"))
     (folder / "dot").mkdir()
     Image.new("RGB", (64, 64), "blue").save(folder / "dot/1.png")
-    run = transfer.fit(folder, out=tmp_path / "run", **tiny)
+    run = transfer.fit(folder, "linear-svm", out=tmp_path / "run", **tiny)
     assert run.classes == ("circle", "dot", "square", "stripes")
     row = run.metrics["test"]["per_class"][1]
     assert row["n"] == 0
@@ -147,7 +149,7 @@ def test_imbalance_is_weighted_and_said(shapes: Path, tiny: dict, tmp_path: Path
     folder = Path(shutil.copytree(shapes, tmp_path / "shapes"))
     for i in range(5, 20):
         (folder / f"circle/{i:02d}.png").unlink()
-    run = transfer.fit(folder, out=tmp_path / "run", **tiny)
+    run = transfer.fit(folder, "linear-svm", out=tmp_path / "run", **tiny)
     weights = run.info["head"]["class_weights"]
     assert weights["0"] > 2 * weights["1"]
 
@@ -155,7 +157,7 @@ def test_imbalance_is_weighted_and_said(shapes: Path, tiny: dict, tmp_path: Path
 def test_one_class_is_refused_in_one_line(shapes: Path, tiny: dict, tmp_path: Path) -> None:
     shutil.copytree(shapes / "circle", tmp_path / "data/circle")
     with pytest.raises(DataError, match="class") as caught:
-        transfer.fit(tmp_path / "data", out=tmp_path / "run", **tiny)
+        transfer.fit(tmp_path / "data", "linear-svm", out=tmp_path / "run", **tiny)
     assert "\n" not in str(caught.value)
 
 
@@ -165,7 +167,7 @@ def test_all_images_broken_is_refused(tiny: dict, tmp_path: Path) -> None:
         for i in range(3):
             (tmp_path / "data" / name / f"{i}.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     with pytest.raises(DataError):
-        transfer.fit(tmp_path / "data", out=tmp_path / "run", **tiny)
+        transfer.fit(tmp_path / "data", "linear-svm", out=tmp_path / "run", **tiny)
     assert not (tmp_path / "run").exists()
 
 

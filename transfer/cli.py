@@ -75,6 +75,7 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @click.option("--cut", metavar="NAME", help="Train all layers right of this one; see `transfer backbones NAME`.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Of training layers.")
 @click.option("--minutes", type=float, metavar="M", help="Be done within this time, with fewer epochs if need be.")
+@click.option("--no-race", is_flag=True, help="Choose by what linear heads show, without training layers on trial.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Write event files beside the run while it trains.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
@@ -88,6 +89,7 @@ def fit(
     split: str | None,
     per_class: int | None,
     tap: tuple[str, ...],
+    no_race: bool,
     epochs: int | None,
     minutes: float | None,
     resume: bool,
@@ -114,6 +116,7 @@ def fit(
         "train.minutes": minutes,
     }
     settings += tuple(f"{key}={value}" for key, value in short.items() if value is not None)
+    settings += ("choice.race=false",) * no_race
     if tap:
         changes["tap"] = tap[0] if len(tap) == 1 else list(tap)
     run = fit(
@@ -140,7 +143,7 @@ def fit(
 
 @cli.command()
 @click.argument("data", type=click.Path())
-@click.option("--recipes", metavar="A,B,C", help="Named recipes or YAML files; linear-svm,frozen,partial,full if none.")
+@click.option("--recipes", metavar="A,B,C", help="Named recipes or YAML files; without, one for each strategy.")
 @click.option("--seeds", type=click.IntRange(1), default=1, metavar="N", help="Fit with so many seeds: 0, 1, ...")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of all recipes.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="The folder; runs/DATA-compare by default.")

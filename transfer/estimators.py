@@ -206,8 +206,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         # nobody else asks for what a tuned backbone says: that is not kept
         self.is_tuned_ = trained.backbone is not backbone
         self.backbone_, self.fitted_, self.history_ = trained.backbone, trained.fitted, trained.history
-        if trained.checkpoints:
-            trained.checkpoints.clear()
+        for checkpoints in trained.checkpoints:
+            checkpoints.clear()
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each image."""

@@ -16,12 +16,23 @@ _NOTEBOOK_SECONDS = 0.2  # between two states of a bar in a notebook
 class Progress:
     """Shows progress on stderr, as results belong on stdout; in a notebook, below the cell.
 
+    Parameters
+    ----------
+    quiet
+        Show nothing.
+    is_terse
+        Show how far the work is, and leave out the lines that tell about it.
+
     >>> with Progress(quiet=True).task("Extracting features", 10, "images") as advance:
     ...     advance(10)
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, is_terse: bool = False) -> None:
+        self.quiet, self.is_terse = quiet, is_terse
+
+    def terse(self) -> Progress:
+        """Return the same without the lines that tell about the work."""
+        return Progress(self.quiet, is_terse=True)
 
     @contextlib.contextmanager
     def task(self, label: str, total: int, unit: str = "images") -> Iterator[Advance]:
@@ -35,6 +46,10 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print one line about what is going on."""
+        if not self.is_terse:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
         if not self.quiet:
             # a notebook shows stderr on red, as if something had gone wrong
             print(line, file=sys.stdout if _in_notebook() else sys.stderr, flush=True)
@@ -50,10 +65,10 @@ class Progress:
             now = time.perf_counter()
             if now - spoken >= _PLAIN_SECONDS and done < total:
                 spoken = now
-                self.say(_so_far(label, done, total, unit, now - started))
+                self._print(_so_far(label, done, total, unit, now - started))
 
         yield advance
-        self.say(_over(label, done, total, unit, time.perf_counter() - started))
+        self._print(_over(label, done, total, unit, time.perf_counter() - started))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from transfer.errors import UsageError, did_you_mean
 
-DEFAULT = "linear-svm"
+DEFAULT = "auto"
 FINE_TUNING = ("partial", "full")  # strategies that train layers of the backbone
 _HERE = Path(__file__).parent
 _BRANCHES = ("list", "range", "str", "list[str]")
@@ -22,6 +22,7 @@ _PLAIN_HEAD = {
     "rule": "one-standard-error",
     "search": "all",
 }
+_SEEN = {"image_size", "crop_mode", "crop_share"}  # settings of features that go with every strategy
 # in the wheel the recipes are inside the package, in a checkout beside it
 _FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
 
@@ -58,8 +59,7 @@ class FeatureSettings(_Settings):
     @property
     def is_of_frozen(self) -> bool:
         """Whether rows are made in a way that only a frozen network can have."""
-        seen = {"image_size", "crop_mode", "crop_share"}
-        return self.model_dump(exclude=seen) != FeatureSettings().model_dump(exclude=seen)
+        return self.model_dump(exclude=_SEEN) != FeatureSettings().model_dump(exclude=_SEEN)
 
 
 class LogGrid(_Settings):
@@ -130,10 +130,20 @@ class TrainSettings(_Settings):
     views: int | None = Field(None, ge=0)  # random views of each image that are cached; 0: live; None: by disk and time
 
 
+class ChoiceSettings(_Settings):
+    """How `auto` chooses what is trained."""
+
+    race: bool = True  # train deeper layers on trial; otherwise decide by what linear heads show
+    few: int = Field(5, ge=0)  # images per class (median), below which nothing is chosen: it would pick noise
+    small_headroom: float = Field(0.01, ge=0, le=1)  # share that the linear head gets wrong, not worth a race
+    partial_headroom: float = Field(0.05, ge=0, le=1)  # without a race: from here on the last two stages are trained
+    full_headroom: float = Field(0.1, ge=0, le=1)  # without a race: from here on every layer is
+
+
 class Recipe(_Settings):
     """A complete description of one experiment. Every default is written into the run's `recipe.yaml`."""
 
-    strategy: Literal["linear-svm", "logistic", "ridge", "frozen", "knn", "partial", "full"] = "linear-svm"
+    strategy: Literal["auto", "linear-svm", "logistic", "ridge", "frozen", "knn", "partial", "full"] = "auto"
     backbone: str = "tf_efficientnet_lite0"
     weights: str | None = None  # a .safetensors or .pth file, a run folder, or `random`; None: the pretrained ones
     tap: str | list[str] = "features"  # the layers whose outputs the head sees; `features` is the classifier's input
@@ -142,6 +152,7 @@ class Recipe(_Settings):
     data: DataSettings = DataSettings()
     head: HeadSettings = HeadSettings()
     train: TrainSettings = TrainSettings()
+    choice: ChoiceSettings = ChoiceSettings()
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     exact: bool = False  # float32 throughout, where otherwise a short measurement chooses the type
     seed: int = Field(0, ge=0)  # of every draw: the split, the folds, the bootstrap, the views
@@ -150,6 +161,16 @@ class Recipe(_Settings):
     def is_fine_tuning(self) -> bool:
         """Whether layers of the backbone are trained too."""
         return self.strategy in FINE_TUNING
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether what is trained is still to be chosen."""
+        return self.strategy == "auto"
+
+    @property
+    def may_tune(self) -> bool:
+        """Whether layers of the backbone may be trained too."""
+        return self.is_fine_tuning or self.is_auto
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -161,12 +182,20 @@ class Recipe(_Settings):
         """The settings of the head that are tried; None: those that are likely."""
         return self.head.grid.values() if isinstance(self.head.grid, LogGrid) else self.head.grid
 
+    def with_strategy(self, strategy: str, **changes: Any) -> Recipe:
+        """Return the recipe of one of the strategies that `auto` compares, with the settings that go with it."""
+        left_out = {"choice", "cut"} if strategy == "full" else {"choice"}
+        left_out |= set() if strategy in FINE_TUNING else {"cut", "train"}
+        return Recipe.model_validate({**self.model_dump(exclude=left_out), "strategy": strategy, **changes})
+
     @model_validator(mode="after")
     def _settings_are_for_this_strategy(self) -> Recipe:
-        if not self.is_fine_tuning and self.cut is not None:
+        if not self.may_tune and self.cut is not None:
             raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
-        if not self.is_fine_tuning and self.train != TrainSettings():
+        if not self.may_tune and self.train != TrainSettings():
             raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
+        if not self.is_auto and self.choice != ChoiceSettings():
+            raise ValueError(f"settings of choice go with --recipe auto, not with {self.strategy}")
         if not self.taps or len(set(self.taps)) < len(self.taps):
             raise ValueError(f"tap={list(self.taps)} should name layers, each once")
         clash = find_clash(self.strategy, **{key: getattr(self.head, key) for key in _PLAIN_HEAD})
@@ -176,16 +205,17 @@ class Recipe(_Settings):
             raise ValueError("head.scaling has no effect on knn, which compares directions: leave it out")
         if "search" in self.taps and self.taps != ("search",):
             raise ValueError(f"tap={list(self.taps)}: `search` finds the layers, so it stands alone")
-        if self.is_fine_tuning and (self.taps != ("features",) or self.features.is_of_frozen):
-            raise ValueError(
-                f"{self.strategy} trains up to the features, seen once and as they are: leave out tap and features"
-            )
+        if self.may_tune and (self.taps != ("features",) or self.features.is_of_frozen):
+            what = "chooses the layers" if self.is_auto else "trains up to the features, seen once and as they are"
+            raise ValueError(f"{self.strategy} {what}: leave out tap and features")
         return self
 
 
 def find_clash(strategy: str, **head: Any) -> str:
     """Return what does not go together among a strategy and these settings of its head; empty if all does."""
     changed = [key for key, plain in _PLAIN_HEAD.items() if head[key] != plain]
+    if strategy == "auto" and changed:
+        return f"auto compares several heads: leave out head.{changed[0]}, or name a recipe"
     if strategy in FINE_TUNING and changed:
         return f"{strategy} goes on from a linear softmax head: leave out head.{changed[0]}"
     if strategy == "knn" and [key for key in changed if key != "rule"]:
@@ -212,7 +242,8 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
     Parameters
     ----------
     name
-        A named recipe, or the path of a YAML file; by default ``linear-svm``, or ``partial`` where a cut is asked for.
+        A named recipe, or the path of a YAML file; by default ``auto``, but ``partial`` where a cut is asked for, and
+        ``linear-svm`` where something is that only a frozen network has, such as other taps or views.
     settings
         Changes as text, ``head.folds=3``, the later ones winning.
     changes
@@ -223,8 +254,7 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
     UsageError
         There is no such recipe, or a key or value in it is wrong; the message says which and names the nearest key.
     """
-    asks_for_cut = changes.get("cut") is not None or any(setting.startswith("cut=") for setting in settings)
-    path = find_recipe(str(name or ("partial" if asks_for_cut else DEFAULT)))
+    path = find_recipe(str(name or _default(settings, changes)))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -239,6 +269,18 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"Recipe {path.name}: {'; '.join(explain(error))}") from None
+
+
+def _default(settings: Sequence[str], changes: dict[str, Any]) -> str:
+    """Return the recipe that is meant where none is named."""
+    asked = {key for key, value in changes.items() if value is not None}
+    asked |= {setting.partition("=")[0] for setting in settings}
+    if "cut" in asked:
+        return "partial"
+    seen = {f"features.{name}" for name in _SEEN}
+    is_of_frozen = any(key.startswith("features.") and key not in seen for key in asked)
+    head = any(key.startswith("head.") and key.removeprefix("head.") in _PLAIN_HEAD for key in asked)
+    return "linear-svm" if "tap" in asked or is_of_frozen or head else DEFAULT
 
 
 def find_recipe(name: str) -> Path:

@@ -18,6 +18,7 @@ from torch import nn
 
 from transfer import backbones, metrics, predictions
 from transfer.backbones import Backbone
+from transfer.choice import Choice
 from transfer.dataset import Dataset, Source, Split, display, reported_part, scan, stop_on_bad, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
@@ -71,6 +72,17 @@ class Run:
         import yaml
 
         return Recipe.model_validate(yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8")))
+
+    @functools.cached_property
+    def asked(self) -> Recipe:
+        """The settings as they were asked for, before anything was found or chosen."""
+        return Recipe.model_validate(self.info["asked"])
+
+    @functools.cached_property
+    def choice(self) -> Choice | None:
+        """Which strategy was chosen and why, where the recipe was `auto`."""
+        path = self.path / "choice.json"
+        return Choice.from_dict(_read_json(path)) if path.exists() else None
 
     @functools.cached_property
     def backbone(self) -> Backbone:
@@ -275,8 +287,16 @@ def write_run(
     taps: dict[str, Any] | None = None,
     history: Sequence[dict[str, Any]] = (),
     training: dict[str, Any] | None = None,
+    choice: Choice | None = None,
+    asked: Recipe | None = None,
 ) -> Run:
-    """Write a run folder whole, or not at all."""
+    """Write a run folder whole, or not at all.
+
+    Parameters
+    ----------
+    asked
+        The recipe that was asked for, where it left something to be found or chosen.
+    """
     with atomic_folder(folder) as building:
         write_text(building / "recipe.yaml", dump_recipe(recipe))
         write_split(building / "split.csv", dataset, split)
@@ -285,6 +305,8 @@ def write_run(
         model_info = _write_model(building, backbone, arrays, dataset.classes, why_not_timm)
         _write_predictions(building, dataset, split, test_probabilities)
         write_json(building / "metrics.json", scores)
+        if choice:
+            write_json(building / "choice.json", choice.to_dict())
         if history:
             write_csv(building / "history.csv", list(history[0]), (list(row.values()) for row in history))
         write_json(
@@ -293,6 +315,7 @@ def write_run(
                 "format": _FORMAT,
                 "classes": list(dataset.classes),
                 "strategy": recipe.strategy,
+                "asked": (asked or recipe).model_dump(mode="json"),
                 "backbone": backbone.name,
                 "representation": representation.to_dict(),
                 "taps": taps,  # how they were found, where they were searched for

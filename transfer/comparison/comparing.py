@@ -48,7 +48,7 @@ def compare(
     data
         A folder of images or a CSV file, as for `fit`.
     recipes
-        Named recipes or YAML files; by default ``linear-svm``, ``frozen``, ``partial`` and ``full``.
+        Named recipes or YAML files; by default those in `RECIPES`.
     seeds
         How many; each draws a split of its own (where the data does not bring it), the same for all recipes.
     out
@@ -141,7 +141,8 @@ def _fit_all(
                     progress.say(f"{name}, seed {seed}: done before.")
                 else:
                     progress.say(f"{name}, seed {seed}:")
-                    ending = fit_apart(data, wanted, run, split=split, cache=cache, quiet=progress.quiet)
+                    own = scratch / f"auto-{seed}" if wanted.is_auto else cache
+                    ending = fit_apart(data, wanted, run, split=split, cache=own, quiet=progress.quiet)
                     if ending.error:
                         progress.say(f"{name}, seed {seed}, failed: {ending.error}")
                         results.append(Result(name, seed, wanted, error=ending.error))

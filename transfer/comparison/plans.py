@@ -11,7 +11,7 @@ from transfer.backbones import full_name
 from transfer.errors import UsageError
 from transfer.recipe import FINE_TUNING, Recipe, find_recipe, load_recipe
 
-RECIPES = ("linear-svm", "frozen", "partial", "full")  # the strategies, from the cheapest on
+RECIPES = ("linear-svm", "frozen", "partial", "full", "auto")  # the strategies, from the cheapest on
 _TRAINING = "train."  # settings that only fine-tuning has
 _OWN = {"strategy": "which the recipes say", "seed": "which --seeds counts from 0"}
 
@@ -52,12 +52,12 @@ def make_plan(names: Sequence[str | Path] | None, n_seeds: int, settings: Sequen
         if short in recipes:
             raise UsageError(f"{short} is named twice among the recipes: each has one line. Rename or drop one.")
         recipe = load_recipe(name, others, **changes)
-        recipes[short] = load_recipe(name, settings, **changes) if training and recipe.is_fine_tuning else recipe
+        recipes[short] = load_recipe(name, settings, **changes) if training and recipe.may_tune else recipe
         full_name(recipe.backbone)  # says what the nearest name is
-    tuned = [name for name, recipe in recipes.items() if recipe.is_fine_tuning]
+    tuned = [name for name, recipe in recipes.items() if recipe.may_tune]
     if training and not tuned:
         raise UsageError(
-            f"{training[0].partition('=')[0]} is a setting of {' and '.join(FINE_TUNING)}, and "
+            f"{training[0].partition('=')[0]} is a setting of {', '.join(FINE_TUNING)} and auto, and "
             f"{', '.join(recipes)} train no layers: leave it out."
         )
     notes = []

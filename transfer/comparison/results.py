@@ -70,7 +70,7 @@ def require_same(folder: Path, wanted: Recipe, dataset: Dataset) -> None:
         It is no complete run.
     """
     run = load_run(folder)
-    if differing := _differences(run.recipe, wanted):
+    if differing := _differences(run.asked, wanted):
         key, there, here = differing[0]
         raise UsageError(f"{folder} was fitted with {key}={there}, not {here}. Choose another --out, or delete it.")
     if not _is_of(run, dataset):
@@ -98,9 +98,7 @@ def require_same_test_images(results: list[Result]) -> None:
 def _differences(there: Recipe, wanted: Recipe) -> list[tuple[str, Any, Any]]:
     """Return each setting in which two recipes differ, with both values."""
     old, new = _flat(there.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
-    found = [(key, old.get(key), value) for key, value in new.items() if old.get(key) != value]
-    # a run's own recipe names the layers that a search found
-    return [row for row in found if row[0] != "tap" or wanted.taps != ("search",)]
+    return [(key, old.get(key), value) for key, value in new.items() if old.get(key) != value]
 
 
 def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -74,16 +74,18 @@ def charge(results: Sequence[Result]) -> dict[tuple[str, int], float]:
     """Return for each recipe and seed the seconds that it would take alone, from an empty cache.
 
     A step that found what an earlier fit had computed costs what it cost there: the most that any fit took for it that
-    needs the same. Features are one pass through the network for each view, whichever layers are read in it.
+    needs the same. Features are one pass through the network for each view, whichever layers are read in it. `auto`,
+    whose trials are steps of their own, started from an empty cache.
     """
     finished = [result for result in results if not result.error]
+    charged = {(result.recipe, result.seed): result.seconds for result in finished if result.settings.is_auto}
+    finished = [result for result in finished if not result.settings.is_auto]
     dearest: dict[tuple[Any, ...], float] = {}
     for result in finished:
         for step in _SHARED:
             if step in result.steps:
                 key = _key(step, result.settings)
                 dearest[key] = max(dearest.get(key, 0.0), result.steps[step] / _n_passes(step, result.settings))
-    charged = {}
     for result in finished:
         seconds = result.seconds - sum(result.steps.get(step, 0.0) for step in (*_SHARED, *_SECOND_READINGS))
         for step in _SHARED:
@@ -128,7 +130,7 @@ def _on_choosing(rows: Sequence[dict[str, Any]], finished: Sequence[Result]) -> 
     if len(judged) == len(ranked):
         chosen = max(judged, key=lambda row: (row["val_accuracy"], -row["seconds"]))
         notes.append(f"Val chooses {chosen['recipe']}: {chosen['accuracy']:.1%} on test.")
-        tuned = dict.fromkeys(result.recipe for result in finished if result.settings.is_fine_tuning)
+        tuned = dict.fromkeys(result.recipe for result in finished if result.settings.may_tune)
         if tuned and len(tuned) < len(ranked):
             notes[-1] += f" (Val chose the epoch of {' and '.join(tuned)} too, which flatters theirs a little.)"
     return notes

@@ -142,6 +142,12 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
     return lines
 
 
+def course_seconds(job: Job, course: Course, costs: Costs) -> float:
+    """Return how long a training is expected to take, with the views that are made before it."""
+    views = _n_rows(job, course.views) * costs.row_seconds if course.views else 0.0
+    return views + course.n_epochs * _epoch_seconds(job, course, costs)
+
+
 def _n_images(job: Job) -> tuple[int, int]:
     return len(job.split.indices("train")), len(job.split.indices("val"))
 

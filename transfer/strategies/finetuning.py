@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder
 from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
-from transfer.strategies.courses import Course, choose_course, describe_course, find_costs
+from transfer.strategies.courses import Course, choose_course, course_seconds, describe_course, find_costs
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import fit_linear, fit_on
 from transfer.strategies.looking import Looks, require_all
@@ -58,10 +57,12 @@ def fine_tune(job: Job) -> Trained:
     if not len(job.split.indices("val")):
         raise DataError("Fine-tuning chooses its epoch on validation images, and there are none. Give it a val part.")
     machine.keep_memory()
-    tuning = _Tuning(job)
+    tuning = Tuning(job)
     outcome = tuning.choose()
     if outcome.best_epoch:
-        fitted, scores = tuning.calibrate(outcome)
+        fitted, probabilities = tuning.calibrate(outcome)
+        labels = job.dataset.labels[job.split.indices("val")]
+        scores = {"val": metrics.evaluate(probabilities, labels, job.dataset.classes)}
         if tuning.course.refit and tuning.refit(outcome):
             head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
             fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
@@ -78,11 +79,17 @@ def fine_tune(job: Job) -> Trained:
         "was_refitted": tuning.was_refitted,
     }
     history = [dataclasses.asdict(row) for row in outcome.history]
-    return dataclasses.replace(trained, history=history, about=about, checkpoints=tuning.checkpoints)
+    return dataclasses.replace(trained, history=history, about=about, checkpoints=[tuning.checkpoints])
 
 
-class _Tuning:
-    """One fine-tuning on its way: what is trained, on what course, and where it is saved."""
+class Tuning:
+    """One fine-tuning on its way: what is trained, on what course, and where it is saved.
+
+    Attributes
+    ----------
+    seconds
+        That the training is expected to take, with the views before it and the training again after it.
+    """
 
     def __init__(self, job: Job) -> None:
         assert job.cut is not None
@@ -98,14 +105,16 @@ class _Tuning:
         costs = self._costs = find_costs(job, job.cut)
         self.course = Course(**known) if known else choose_course(job, self.trainee, job.cut, costs)
         self.checkpoints.about = self.course.to_dict()
-        if job.resume and not known:
-            job.progress.say("No checkpoint of this very training: starting anew.")
-        for line in describe_course(job, self.trainee, self.course, costs):
-            job.progress.say(line)
+        self.seconds = course_seconds(job, self.course, costs)
+        self._is_new = job.resume and not known
         self._looks = Looks(job, self.course.cut, self.course.views)
 
     def choose(self) -> Outcome:
         """Train on train; val judges every epoch, the first one included, which is why its head has not seen val."""
+        if self._is_new:
+            self.job.progress.say("No checkpoint of this very training: starting anew.")
+        for line in describe_course(self.job, self.trainee, self.course, self._costs):
+            self.job.progress.say(line)
         images = self.job.split.indices("train")
         with self.job.clock.time("views"):
             examples, val = self._looks.training(images), self._looks.validation()
@@ -116,8 +125,8 @@ class _Tuning:
             self.job.progress.say(f"Training ended early: {outcome.stopped}.")
         return outcome
 
-    def calibrate(self, outcome: Outcome) -> tuple[FittedHead, dict[str, Any]]:
-        """Return the trained head, with the temperature that val gives its probabilities, and its scores on val."""
+    def calibrate(self, outcome: Outcome) -> tuple[FittedHead, np.ndarray]:
+        """Return the trained head, with the temperature that val gives it, and its probabilities (n, C) on val."""
         job, val = self.job, self.job.split.indices("val")
         X_val = _features(job, self.backbone(), val, "Features of val")
         labels = job.dataset.labels[val]
@@ -133,7 +142,7 @@ class _Tuning:
         seconds = outcome.history[-1].seconds
         chosen: dict[str, float] = {"epoch": outcome.best_epoch}
         fitted = FittedHead(head, job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
-        return fitted, {"val": metrics.evaluate(head.probabilities(X_val), labels, job.dataset.classes)}
+        return fitted, head.probabilities(X_val)
 
     def refit(self, outcome: Outcome) -> bool:
         """Go through the training again up to the chosen epoch, with the images of val among the others.
@@ -153,7 +162,7 @@ class _Tuning:
         if time.perf_counter() + outcome.best_epoch * len(images) / speed + end > job.clock.deadline:
             job.progress.say("No time is left to train again on train and val together.")
             return False
-        self.trainee.load_state_dict(self._pretrained)
+        self.undo()
         settings = dataclasses.replace(self.course.settings(job), last_epoch=outcome.best_epoch, patience=math.inf)
         about = {**self.course.to_dict(), "last_epoch": outcome.best_epoch}
         checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume, about=about)
@@ -165,6 +174,10 @@ class _Tuning:
             job.progress.say(f"Training again ended early: {again.stopped}. What val chose is kept.")
             self.trainee.load_state_dict(kept)
         return self.was_refitted
+
+    def undo(self) -> None:
+        """Put the backbone back as it was before."""
+        self.trainee.load_state_dict(self._pretrained)
 
     def backbone(self) -> Backbone:
         """Return the backbone as it is now trained."""
@@ -241,12 +254,16 @@ def _arrays(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _key(job: Job) -> str:
-    """Return what a training is known by: with anything else, a checkpoint of another one would be taken."""
+    """Return what a training is known by: with anything else, a checkpoint of another one would be taken.
+
+    The images of test have no part in it, so that a trial without them and the training after it are the same.
+    """
+    learned = np.flatnonzero(job.split.parts != "test")
     about = [
         job.recipe.model_dump_json(exclude={"device": True, "train": {"minutes"}}),
-        *job.dataset.hashes,
-        *map(str, job.dataset.labels.tolist()),
-        *map(str, job.split.parts.tolist()),
+        *(job.dataset.hashes[i] for i in learned),
+        *map(str, job.dataset.labels[learned].tolist()),
+        *map(str, job.split.parts[learned].tolist()),
         job.backbone.weights_hash,
         job.backbone.preprocessing.fingerprint(),
         *machine.versions().values(),

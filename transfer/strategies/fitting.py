@@ -10,16 +10,18 @@ from typing import Any
 import torch
 
 from transfer import metrics
+from transfer.choice import Choice
 from transfer.dataset import Source
 from transfer.errors import UsageError
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.runs import Run, check_head, write_run
+from transfer.strategies.auto import choose
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.jobs import Job
 from transfer.strategies.linear import fit_frozen
 from transfer.strategies.preparing import prepare
-from transfer.training import LOGS, require_log
+from transfer.training import LOGS, Checkpoints, require_log
 
 
 def fit(
@@ -81,7 +83,11 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         job, folder = prepare(data, test, few_target, chosen, out, split, Progress(quiet))
         job = dataclasses.replace(job, resume=resume, log=log, log_folder=folder.parent / "tensorboard" / folder.name)
-        return _carry_out(job, folder)
+        choice = None
+        trials: list[Checkpoints] = []
+        if job.recipe.is_auto:
+            job, choice, trials = choose(job)
+        return _carry_out(job, folder, chosen, choice, trials)
 
 
 def _require_log(kind: str | None, recipe: Recipe) -> None:
@@ -89,7 +95,7 @@ def _require_log(kind: str | None, recipe: Recipe) -> None:
         return
     if kind not in LOGS:
         raise UsageError(f"Unknown log {kind!r}. Use {' or '.join(LOGS)}.")
-    if not recipe.is_fine_tuning:
+    if not recipe.is_fine_tuning:  # with `auto` a log would be one of trials
         raise UsageError(f"--log goes with --recipe partial or full: {recipe.strategy} has no epochs.")
     require_log(kind)
 
@@ -104,7 +110,7 @@ def _require_one_report(test: Source | None, few_target: int, split: str | Path 
         )
 
 
-def _carry_out(job: Job, folder: Path) -> Run:
+def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, trials: Sequence[Checkpoints]) -> Run:
     """Train, report on test, once, and write the run."""
     trained = fine_tune(job) if job.cut else fit_frozen(job)
     job.progress.say(trained.fitted.rule)
@@ -125,9 +131,11 @@ def _carry_out(job: Job, folder: Path) -> Run:
         taps=job.taps._asdict() if job.taps else None,
         history=trained.history,
         training=trained.about,
+        choice=choice,
+        asked=asked,
         seconds=job.clock.seconds,
     )
     check_head(run, trained.fitted.head, trained.X_test)
-    if trained.checkpoints:
-        trained.checkpoints.clear()
+    for checkpoints in [*trained.checkpoints, *trials]:
+        checkpoints.clear()
     return run

@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Split
-from transfer.features import Representation
+from transfer.features import Extraction, Representation
 from transfer.heads import FittedHead
 from transfer.progress import Progress
 from transfer.recipe import Recipe
@@ -31,10 +31,16 @@ class Clock:
 
     @contextlib.contextmanager
     def time(self, step: str) -> Iterator[None]:
-        """Time the block as `step`."""
+        """Add the time that the block takes to that of `step`."""
         started = time.perf_counter()
         yield
-        self.seconds[step] = round(time.perf_counter() - started, 3)
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - started, 3)
+
+    def aside(self) -> Clock:
+        """Return a clock with the same end, for work of which only the whole is to be remembered here."""
+        clock = Clock()
+        clock.deadline = self.deadline
+        return clock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +57,16 @@ class Job:
     clock: Clock
     cut: str | None = None  # None: the whole network stays frozen
     seconds_per_image: float = 0.0  # of the frozen network, decoding included; 0: not known
+    extraction: Extraction | None = None  # of these images and perhaps others, where other taps can be read too
     taps: TapChoice | None = None  # how the taps were found, where they were searched for
     resume: bool = False
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder
+
+    def rows(self, representation: Representation) -> np.ndarray:
+        """Return what a head with another representation reads of the images; its taps have been computed."""
+        assert self.extraction is not None
+        return self.extraction.represent(representation, self.dataset.hashes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,4 +79,4 @@ class Trained:
     scores: dict[str, Any]  # on val, and where it helps by cross-validation
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one line per epoch
     about: dict[str, Any] = dataclasses.field(default_factory=dict)  # for run.json
-    checkpoints: Checkpoints | None = None  # to be cleared when the run is written
+    checkpoints: list[Checkpoints] = dataclasses.field(default_factory=list)  # to be cleared when the run is written

@@ -61,13 +61,14 @@ def prepare(
     with clock.time("load backbone"):
         backbone = _load(recipe)
         searched = candidates(backbone) if recipe.taps == (SEARCH,) else []
+        compared = candidates(backbone) if recipe.is_auto and not backbone.is_handmade else []
         read = _represent(searched or recipe.taps, recipe, backbone)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
     with clock.time("features"):
         extraction = extract(
             dataset,
             backbone,
-            read.taps,
+            compared or read.taps,
             pool=read.pool,
             views=read.views,
             exact=recipe.exact,
@@ -93,7 +94,7 @@ def prepare(
     X = extraction.represent(read, dataset.hashes)
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
-    return Job(recipe, dataset, parts, backbone, read, X, progress, clock, cut, speed, found), folder
+    return Job(recipe, dataset, parts, backbone, read, X, progress, clock, cut, speed, extraction, found), folder
 
 
 def _load(recipe: Recipe) -> Backbone:

@@ -47,7 +47,7 @@ def describe_protocol(recipe: Recipe, preprocessing: Preprocessing) -> list[str]
         As the recipe has it.
     """
     head, kind = recipe.head, recipe.strategy
-    if recipe.is_fine_tuning:
+    if recipe.may_tune:
         return [f"Images: {preprocessing.describe()}."]
     read = Representation.from_settings(recipe.taps, recipe.features)
     classifier = _CLASSIFIERS[kind]

@@ -1,0 +1,304 @@
+"""Auto: what the size says, what linear heads show, the race, and that test images take part in nothing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import transfer
+from transfer.choice import Choice
+from transfer.errors import ArtefactError, UsageError
+from transfer.progress import Progress
+from transfer.recipe import ChoiceSettings, load_recipe
+from transfer.strategies import race
+from transfer.strategies.auto import choose
+from transfer.strategies.development import Development, other_val, put_test_aside
+from transfer.strategies.jobs import Job
+from transfer.strategies.preparing import prepare
+from transfer.strategies.prior import judge_size
+from transfer.strategies.race import DeepArm, Race
+from transfer.strategies.readings import Gap, Reading, gap
+
+QUICK = ["train.epochs=1", "train.min_steps=4", "train.refit=false"]
+
+
+@pytest.fixture
+def job(shapes: Path, weights: Path, tmp_path: Path) -> Job:
+    recipe = load_recipe("auto", QUICK, backbone="test_resnet", weights=str(weights))
+    return prepare(shapes, None, 0, recipe, tmp_path / "run", None, Progress(quiet=True))[0]
+
+
+def reading(hits: str, first: int = 0) -> Reading:
+    return Reading(np.arange(first, first + len(hits)), np.array([hit == "1" for hit in hits]))
+
+
+def test_the_size_says_what_is_worth_trying() -> None:
+    settings = ChoiceSettings()
+    labels = np.repeat([0, 1, 2], [4, 3, 9])
+    few = judge_size(labels, 3, settings)
+    assert (few.per_class, few.least, few.column, few.is_few) == (4, 3, 2, True)
+    some = judge_size(np.repeat([0, 1], 20), 2, settings)
+    assert (some.column, some.is_few) == (2, False)
+    many = judge_size(np.repeat([0, 1], 500), 2, settings)
+    assert many.column == 3
+    assert "Column 3" in many.describe()[1]
+
+
+def test_a_gap_is_taken_image_by_image() -> None:
+    one, other = reading("1110111111"), reading("1010101111")
+    found = gap(one, other)
+    assert found.mean == pytest.approx(0.2)
+    differences = np.array([0, 1, 0, 0, 0, 1, 0, 0, 0, 0])
+    assert found.standard_error == pytest.approx(differences.std(ddof=1) / math.sqrt(10))
+    assert found.is_won
+    assert not found.is_settled
+    assert gap(reading("11", first=8), one).mean == 0  # of the two images that both have
+
+
+def test_a_dearer_way_has_to_win_by_more_than_one_standard_error() -> None:
+    assert not Gap(0.02, 0.02).is_won
+    assert Gap(0.021, 0.02).is_won
+    assert not Gap(-0.021, 0.02).can_win
+    assert Gap(-0.02, 0.02).can_win
+    assert Gap(0.0, 0.0).can_win
+
+
+def test_readings_of_different_images_join() -> None:
+    both = reading("10", first=5).joined(reading("011"))
+    assert both.images.tolist() == [0, 1, 2, 5, 6]
+    assert both.hits.tolist() == [False, True, True, True, False]
+    assert both.accuracy == 0.6
+
+
+def test_every_number_has_other_images_as_val(job: Job) -> None:
+    development = put_test_aside(job)
+    seen: set[int] = set()
+    for number in range(4):
+        part = other_val(development, number)
+        assert part is not None
+        val = set(part.split.indices("val").tolist())
+        assert len(val) >= len(part.dataset.classes)
+        assert not seen & val
+        seen |= val
+    assert other_val(development, 100) is None
+
+
+def test_what_is_chosen_on_has_nothing_of_test(job: Job) -> None:
+    development = put_test_aside(job)
+    test = {job.dataset.paths[i] for i in job.split.indices("test")}
+    assert test
+    assert not test & set(development.dataset.paths)
+    assert len(development.X) == len(development.dataset) == len(job.dataset) - len(test)
+    assert not len(development.split.indices("test"))
+
+
+def test_a_job_with_test_images_is_of_the_wrong_type_for_a_selector(tmp_path: Path) -> None:
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(
+        textwrap.dedent(
+            """
+            from transfer.strategies.development import put_test_aside
+            from transfer.strategies.evidence import gather
+            from transfer.strategies.jobs import Job
+
+            def right(job: Job) -> None:
+                gather(put_test_aside(job), is_few=False)
+
+            def wrong(job: Job) -> None:
+                gather(job, is_few=False)
+            """
+        )
+    )
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml"), str(snippet)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    errors = [line for line in done.stdout.splitlines() if "snippet.py" in line]
+    assert len(errors) == 1, done.stdout
+    assert 'has incompatible type "Job"; expected "Development"' in errors[0]
+
+
+def test_auto_chooses_and_says_why(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    run = transfer.fit(
+        shapes, settings=QUICK, backbone="test_resnet", weights=str(weights), out=tmp_path / "run", quiet=True
+    )
+    choice = run.choice
+    assert choice is not None
+    assert run.recipe.strategy in {arm["recipe"] for arm in choice.arms}
+    assert [arm["name"] for arm in choice.arms if arm["outcome"].startswith("chosen")] == [choice.chosen]
+    assert choice.arms[0]["name"] == "linear-svm"
+    assert {"partial", "full"} <= {arm["name"] for arm in choice.arms}
+    assert choice.reason.startswith(f"{choice.chosen} was chosen")
+    assert "48 images of 3 classes (16 per class)" in choice.reason
+    assert choice.size["n_images"] == 48
+    assert "chosen" in choice._repr_html_()
+    assert Choice.from_dict(json.loads((run.path / "choice.json").read_text())) == choice
+    again = transfer.load_run(run.path)
+    assert again.evaluate(shapes, quiet=True)["n"] == 60
+
+
+def test_a_choice_of_another_version_is_refused() -> None:
+    with pytest.raises(ArtefactError, match="Fit again"):
+        Choice.from_dict({"chosen": "full"})
+
+
+def with_random_test_labels(shapes: Path, tmp_path: Path, run: Any) -> Path:
+    """Return a table of the same images in the same parts, with the labels of the test part shuffled."""
+    with open(run.path / "split.csv", newline="") as source:
+        rows = list(csv.DictReader(source))
+    test = [row for row in rows if row["split"] == "test"]
+    labels = [row["label"] for row in test]
+    for row, label in zip(test, labels[1:] + labels[:1], strict=True):
+        row["label"] = label
+    table = tmp_path / "poisoned.csv"
+    with open(table, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["path", "label", "split"])
+        writer.writerows([shapes / row["path"], row["label"], row["split"]] for row in rows)
+    return table
+
+
+def test_wrong_labels_in_the_test_part_change_no_choice(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"settings": QUICK, "backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    clean = transfer.fit(shapes, out=tmp_path / "clean", **options)
+    poisoned = transfer.fit(with_random_test_labels(shapes, tmp_path, clean), out=tmp_path / "poisoned", **options)
+    assert poisoned.metrics["test"]["accuracy"] != clean.metrics["test"]["accuracy"]
+
+    def without_seconds(run: Any) -> dict[str, Any]:
+        values = run.choice.to_dict()
+        return {**values, "budget": None, "arms": [{**arm, "seconds": None} for arm in values["arms"]]}
+
+    assert without_seconds(poisoned) == without_seconds(clean)
+    assert poisoned.info["model"]["sha256"] == clean.info["model"]["sha256"]
+
+
+def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    run = transfer.fit(
+        shapes, settings=["data.per_class=3"], backbone="test_resnet", weights=str(weights), out=tmp_path / "run",
+        quiet=True,
+    )  # fmt: skip
+    assert run.choice is not None
+    assert run.choice.chosen == run.recipe.strategy == "linear-svm"
+    assert "would pick noise" in run.choice.reason
+    assert [arm["name"] for arm in run.choice.arms] == ["linear-svm"]
+
+
+def test_without_a_race_what_is_left_to_gain_decides(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race.Race, "lacks_time_for", lambda race, arm: False)
+    for least, expected in ((0.0, "full"), (1.0, "linear")):
+        settings = ChoiceSettings(race=False, small_headroom=0, partial_headroom=0, full_headroom=least)
+        recipe = job.recipe.model_copy(update={"choice": settings})
+        chosen, choice, trials = choose(dataclasses.replace(job, recipe=recipe))
+        assert not trials
+        assert chosen.recipe.strategy == ("full" if expected == "full" else "partial")
+        assert choice.chosen == chosen.recipe.strategy
+
+
+def arm(name: str, hits: str, flat: str) -> DeepArm:
+    return DeepArm(name, load_recipe(name), reading=reading(hits), flat=reading(flat))
+
+
+FLAT = "1010101010"
+
+
+@pytest.mark.parametrize(
+    ("partial", "full", "expected"),
+    [
+        ("1111111111", "1111111111", "full"),  # no worse: the deeper of two that pay
+        ("1111111111", "1010101010", "partial"),  # worse by more than one standard error
+        ("1010101010", "1111111110", "full"),
+        ("1010101010", "1010101011", None),  # one image more is within one standard error
+        ("1010101010", None, None),
+        ("1111111011", None, "partial"),
+    ],
+)
+def test_the_race_is_decided_by_more_than_one_standard_error(
+    partial: str, full: str | None, expected: str | None
+) -> None:
+    deeper = arm("full", full, FLAT) if full else DeepArm("full", load_recipe("full"))
+    winner = race._winner(arm("partial", partial, FLAT), deeper)
+    assert (winner.name if winner else None) == expected
+
+
+def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded() -> None:
+    entered = Race([], deadline=0.0)
+    late = DeepArm("full", load_recipe("full"), predicted_seconds=600.0)
+    assert entered.lacks_time_for(late)
+    assert entered.was_bound
+    assert "about 10 minutes" in late.outcome
+
+
+def test_a_trial_leaves_the_network_as_it_was_and_is_gone_on_from(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    development = put_test_aside(job)
+    before = {name: tensor.clone() for name, tensor in job.backbone.model.state_dict().items()}
+    race.machine.keep_memory()
+    entered = race.enter(development)
+    partial = entered.arms[0]
+    race._read(entered, development, partial)
+    after = job.backbone.model.state_dict()
+    assert all((tensor == after[name]).all() for name, tensor in before.items())
+    taken = []
+    monkeypatch.setattr("transfer.strategies.finetuning.Checkpoints.save", lambda *_: taken.append("a step"))
+    final = dataclasses.replace(job, recipe=partial.recipe, cut=partial.cut, resume=True)
+    trained = transfer.strategies.finetuning.fine_tune(final)
+    assert trained.about["was_resumed"]
+    assert not taken  # everything was done already
+
+
+def test_auto_leaves_no_checkpoints(shapes: Path, weights: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    transfer.fit(shapes, settings=QUICK, backbone="test_resnet", weights=str(weights), out=tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "cache" / "training").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["head.dropout=0.5"], "leave out head.dropout"),
+        (["tap=layer3"], "leave out tap"),
+        (["features.views=2"], "leave out tap and features"),
+        (["strategy=ridge", "choice.race=false"], "settings of choice go with --recipe auto"),
+    ],
+)
+def test_what_auto_cannot_take_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_recipe("auto", settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "expected"),
+    [
+        ({}, [], "auto"),
+        ({"seed": 1}, ["train.epochs=2"], "auto"),
+        ({"cut": "layer2"}, [], "partial"),
+        ({"tap": "layer2"}, [], "linear-svm"),
+        ({}, ["features.views=2"], "linear-svm"),
+        ({}, ["features.image_size=128"], "auto"),
+        ({}, ["head.dropout=0.5"], "linear-svm"),
+    ],
+)
+def test_where_no_recipe_is_named_the_settings_say_which_is_meant(
+    changes: dict[str, Any], settings: list[str], expected: str
+) -> None:
+    assert load_recipe(None, settings, **changes).strategy == expected
+
+
+def test_hand_made_features_have_no_deeper_layers(shapes: Path, tmp_path: Path) -> None:
+    run = transfer.fit(shapes, backbone="pixels", out=tmp_path / "run", quiet=True)
+    assert run.choice is not None
+    assert run.choice.chosen in ("linear-svm", "frozen")
+    assert all("not offered" in arm["outcome"] for arm in run.choice.arms if arm["name"] in ("partial", "full"))
+
+
+def test_a_development_part_is_a_job(job: Job) -> None:
+    development: Development = put_test_aside(job)
+    assert isinstance(development, Job)

@@ -1,0 +1,50 @@
+"""Prior: what the size of a dataset says about what to train, before anything is measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from transfer.recipe import ChoiceSettings
+
+_BIGGER = 100  # images per class, from which on the lecture's third column is the likely one
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The size of the part that may be learned from, and what is worth trying at it."""
+
+    n_images: int  # of train and val
+    n_classes: int
+    per_class: float  # median
+    least: int  # of the smallest class
+    column: int  # of the lecture's slide: 2, a new last layer; 3, deeper layers too
+    is_few: bool  # too few to choose anything on them
+
+    def describe(self) -> list[str]:
+        """Say it in a few lines."""
+        size = (
+            f"{self.n_images} images to learn from, {self.n_classes} classes, {self.per_class:g} images per class "
+            f"(the median; the smallest has {self.least})"
+        )
+        if self.is_few:
+            worth = "too few to choose anything on: a linear head with a fixed setting, on the frozen network"
+        elif self.column == 2:
+            worth = "small, so a linear head on the frozen network first; deeper layers where it leaves much to gain"
+        else:
+            worth = "bigger, so deeper layers are likely to pay; a linear head first, to compare them with"
+        return [f"Size: {size}.", f"Column {self.column} of the lecture's slide: {worth}."]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def judge_size(labels: np.ndarray, n_classes: int, settings: ChoiceSettings) -> Prior:
+    """Return what the labels of train and val say."""
+    counts = np.bincount(labels, minlength=n_classes)
+    per_class = float(np.median(counts))
+    column = 3 if per_class >= _BIGGER else 2
+    return Prior(len(labels), n_classes, per_class, int(counts.min()), column, per_class < settings.few)

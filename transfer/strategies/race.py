@@ -1,0 +1,190 @@
+"""Race: deeper layers are trained on trial, the cheaper way first, for as long as they may still win.
+
+Each way starts from the solved head and is judged on val, beside a linear head that has seen the same images. Where val
+is small the last two stages are trained again with other images as val, until the difference is settled. All layers are
+tried only where the last two stages gained something. A trial leaves its checkpoint: the training of the way that is
+chosen goes on from there and costs nothing twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+
+from transfer import machine
+from transfer.errors import UsageError
+from transfer.recipe import Recipe
+from transfer.strategies.cutting import find_cut
+from transfer.strategies.development import Development, other_val
+from transfer.strategies.evidence import LinearArm, read_on_val
+from transfer.strategies.finetuning import Tuning
+from transfer.strategies.readings import Gap, Reading, gap
+from transfer.training import Checkpoints
+
+_ENOUGH = 400  # judged images, with which one trial is precise enough
+_MOST_TRIALS = 3  # of the same way, each with other images as val
+# What may be spent where the user does not say: so many images through all layers, forward and back, at the speed of
+# this machine (twelve epochs are about what others' tools take for five), and an hour at most
+_LEAST_STEPS = 16_000
+_EPOCHS = 12
+_MOST_SECONDS = 3600.0
+
+
+@dataclass
+class DeepArm:
+    """A way of training layers, and what its trials have shown."""
+
+    name: str  # partial or full
+    recipe: Recipe
+    cut: str = ""
+    reading: Reading | None = None
+    flat: Reading | None = None  # of the linear head on the same images
+    seconds: float = 0.0
+    predicted_seconds: float = math.inf  # of the whole of it
+    n_trials: int = 0
+    outcome: str = ""
+
+    @property
+    def gap(self) -> Gap | None:
+        """By how much it is above the linear head."""
+        return gap(self.reading, self.flat) if self.reading and self.flat else None
+
+
+@dataclass
+class Race:
+    """All deep arms, cheapest first, and the one that won, if one did."""
+
+    arms: list[DeepArm]
+    winner: DeepArm | None = None
+    deadline: float = math.inf  # in `time.perf_counter` seconds
+    seconds_allowed: float | None = None
+    was_bound: bool = False  # an arm was left out for want of time
+    trials: list[Checkpoints] = field(default_factory=list)
+
+    def lacks_time_for(self, arm: DeepArm) -> bool:
+        """Whether an arm would not be done in time, which it then says."""
+        left = max(0.0, self.deadline - time.perf_counter())
+        if arm.predicted_seconds <= left:
+            return False
+        self.was_bound = True
+        arm.outcome = (
+            f"not tried: it would take about {_minutes(arm.predicted_seconds)}, and {_minutes(left)} are left "
+            "(--minutes M allows more)"
+        )
+        return True
+
+
+def enter(development: Development) -> Race:
+    """Return a race in which nothing has been tried yet: the ways that the network offers, and the time that they have.
+
+    Those that it does not offer say why.
+    """
+    machine.keep_memory()
+    arms, slowest = [], 0.0
+    for name in ("partial", "full"):
+        arm = DeepArm(name, development.recipe.with_strategy(name))
+        try:
+            arm.cut = find_cut(arm.recipe, development.backbone)
+        except UsageError as error:
+            arm.outcome = f"not offered: {error}"
+        if not len(development.split.indices("val")):
+            arm.outcome = "not offered: there are no validation images"
+        if not arm.outcome:
+            tuning = Tuning(_job_of(development, arm))
+            arm.predicted_seconds, slowest = tuning.seconds, tuning.course.seconds_per_image
+        arms.append(arm)
+    n_train = len(development.split.indices("train"))
+    allowed = min(_MOST_SECONDS, slowest * max(_LEAST_STEPS, _EPOCHS * n_train))
+    deadline = development.clock.deadline
+    if math.isfinite(deadline):
+        return Race(arms, deadline=deadline, seconds_allowed=max(0.0, deadline - time.perf_counter()))
+    development.progress.say(f"Deeper layers may take {_minutes(allowed)} (--minutes M allows more or less).")
+    return Race(arms, deadline=time.perf_counter() + allowed, seconds_allowed=allowed)
+
+
+def run_race(development: Development, linear: LinearArm) -> Race:
+    """Try the last two stages, and where they gain something all layers.
+
+    Parameters
+    ----------
+    linear
+        The best of the linear arms.
+    """
+    race = enter(development)
+    partial, full = race.arms
+    for arm in race.arms:
+        if arm.outcome:
+            continue
+        if arm is full and partial.reading is not None and not _gained(partial):
+            arm.outcome = "not tried: the last two stages gained nothing"
+        elif not race.lacks_time_for(arm):
+            with development.clock.time(f"trial of {arm.name}"):
+                _try(race, development, arm, linear)
+        development.progress.say(f"{arm.name}: {arm.outcome}.")
+    race.winner = _winner(partial, full)
+    return race
+
+
+def _gained(arm: DeepArm) -> bool:
+    return arm.gap is not None and arm.gap.mean > 0
+
+
+def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) -> None:
+    """Train an arm on trial, again with other images as val where that is cheap and the first reading is not clear."""
+    most = _MOST_TRIALS if arm.name == "partial" else 1
+    started = time.perf_counter()
+    for number in range(most):
+        part = other_val(development, number)
+        if part is None or (number and time.perf_counter() + arm.seconds / number > race.deadline):
+            break
+        reading = _read(race, part, arm)
+        flat = read_on_val(part, linear.recipe)
+        arm.reading = reading if arm.reading is None else arm.reading.joined(reading)
+        arm.flat = flat if arm.flat is None else arm.flat.joined(flat)
+        arm.n_trials = number + 1
+        arm.seconds = time.perf_counter() - started
+        assert arm.gap is not None
+        if arm.gap.is_settled or not arm.gap.can_win or len(arm.reading.images) >= _ENOUGH:
+            break
+    assert arm.reading is not None
+    arm.outcome = f"{arm.gap} against the linear head on {len(arm.reading.images)} validation images"
+
+
+def _read(race: Race, part: Development, arm: DeepArm) -> Reading:
+    """Train on train and judge on val; the network is as before afterwards."""
+    job = dataclasses.replace(_job_of(part, arm), progress=part.progress.terse(), clock=part.clock.aside())
+    tuning = Tuning(job)
+    race.trials.append(tuning.checkpoints)
+    try:
+        outcome = tuning.choose()
+        _, probabilities = tuning.calibrate(outcome)
+    finally:
+        tuning.undo()
+    val = part.split.indices("val")
+    return Reading(val, probabilities.argmax(axis=1) == part.dataset.labels[val])
+
+
+def _winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
+    """Return the arm that is better than the linear head by more than one standard error; of two, the deeper one.
+
+    Where training layers pays, training all of them paid more wherever it was measured (`docs/choosing.md`): then all
+    of them are only given up where val finds them worse by more than one standard error.
+    """
+    partial_won = partial.gap is not None and partial.gap.is_won
+    if full.reading is not None and full.gap is not None:
+        if partial_won and partial.reading is not None:
+            lost = gap(partial.reading, full.reading).is_won
+            return partial if lost else full
+        if full.gap.is_won:
+            return full
+    return partial if partial_won else None
+
+
+def _job_of(development: Development, arm: DeepArm) -> Development:
+    return Development(dataclasses.replace(development, recipe=arm.recipe, cut=arm.cut))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"

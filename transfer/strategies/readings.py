@@ -1,0 +1,69 @@
+"""Reading: which images a way of training got right that it had not learned from, and what two readings tell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.metrics import wilson
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Images of the development part that were judged, sorted by position, and whether each was right."""
+
+    images: np.ndarray  # (m,)
+    hits: np.ndarray  # bool (m,)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of hits."""
+        return float(self.hits.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return wilson(int(self.hits.sum()), len(self.hits))
+
+    def joined(self, other: Reading) -> Reading:
+        """Return a reading of the images of both, which have none in common."""
+        images = np.concatenate([self.images, other.images])
+        order = np.argsort(images, kind="stable")
+        return Reading(images[order], np.concatenate([self.hits, other.hits])[order])
+
+
+@dataclass(frozen=True)
+class Gap:
+    """By how much one accuracy is above another, image by image on the same images."""
+
+    mean: float
+    standard_error: float
+
+    @property
+    def is_won(self) -> bool:
+        """Whether it is above zero by more than one standard error: the rule by which the dearer way is taken."""
+        return self.mean > self.standard_error + 1e-9  # one image more is exactly one standard error
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether more images would hardly turn it around: it is two standard errors away from zero."""
+        return abs(self.mean) > 2 * self.standard_error
+
+    @property
+    def can_win(self) -> bool:
+        """Whether it may still come to be above zero: it is not below by more than one standard error."""
+        return self.mean >= -self.standard_error
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.1f} ± {100 * self.standard_error:.1f} points"
+
+
+def gap(one: Reading, other: Reading) -> Gap:
+    """Compare two readings on the images that both have."""
+    _, here, there = np.intersect1d(one.images, other.images, return_indices=True)
+    differences = one.hits[here].astype(float) - other.hits[there]
+    n = len(differences)
+    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
+    return Gap(float(differences.mean()) if n else 0.0, spread / math.sqrt(max(1, n)))
