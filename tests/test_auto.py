@@ -50,7 +50,7 @@ def test_the_size_says_what_is_worth_trying() -> None:
     some = judge_size(np.repeat([0, 1], 20), 2, settings)
     assert (some.column, some.is_few) == (2, False)
     many = judge_size(np.repeat([0, 1], 500), 2, settings)
-    assert many.column == 3
+    assert (many.column, many.headroom) == (3, settings.headroom_bigger)
     assert "Column 3" in many.describe()[1]
 
 
@@ -195,7 +195,7 @@ def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path
 def test_without_a_race_what_is_left_to_gain_decides(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race.Race, "lacks_time_for", lambda race, arm: False)
     for least, expected in ((0.0, "full"), (1.0, "linear")):
-        settings = ChoiceSettings(race=False, small_headroom=0, partial_headroom=0, full_headroom=least)
+        settings = ChoiceSettings(race=False, headroom=0, partial_headroom=0, full_headroom=least)
         recipe = job.recipe.model_copy(update={"choice": settings})
         chosen, choice, trials = choose(dataclasses.replace(job, recipe=recipe))
         assert not trials

@@ -36,8 +36,8 @@ def choose(job: Job) -> tuple[Job, Choice, list[Checkpoints]]:
     race = Race([])
     if prior.is_few:
         why = f"with {prior.per_class:g} images per class, any choice would pick noise"
-    elif evidence.headroom < settings.small_headroom:
-        why = f"it gets {evidence.headroom:.1%} wrong, which leaves nothing to gain by training layers"
+    elif evidence.headroom < prior.headroom:
+        why = f"it gets {evidence.headroom:.1%} wrong, which leaves too little to gain by training layers"
     elif settings.race:
         race = run_race(development, evidence.best)
         why = _why_of_race(race)

@@ -9,8 +9,6 @@ import numpy as np
 
 from transfer.recipe import ChoiceSettings
 
-_BIGGER = 100  # images per class, from which on the lecture's third column is the likely one
-
 
 @dataclass(frozen=True)
 class Prior:
@@ -22,6 +20,7 @@ class Prior:
     least: int  # of the smallest class
     column: int  # of the lecture's slide: 2, a new last layer; 3, deeper layers too
     is_few: bool  # too few to choose anything on them
+    headroom: float  # share that a linear head must get wrong for a race to be worth its time
 
     def describe(self) -> list[str]:
         """Say it in a few lines."""
@@ -46,5 +45,13 @@ def judge_size(labels: np.ndarray, n_classes: int, settings: ChoiceSettings) -> 
     """Return what the labels of train and val say."""
     counts = np.bincount(labels, minlength=n_classes)
     per_class = float(np.median(counts))
-    column = 3 if per_class >= _BIGGER else 2
-    return Prior(len(labels), n_classes, per_class, int(counts.min()), column, per_class < settings.few)
+    is_bigger = len(labels) >= settings.bigger
+    return Prior(
+        n_images=len(labels),
+        n_classes=n_classes,
+        per_class=per_class,
+        least=int(counts.min()),
+        column=3 if is_bigger else 2,
+        is_few=per_class < settings.few,
+        headroom=settings.headroom_bigger if is_bigger else settings.headroom,
+    )

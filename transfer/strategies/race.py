@@ -139,6 +139,8 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
         part = other_val(development, number)
         if part is None or (number and time.perf_counter() + arm.seconds / number > race.deadline):
             break
+        again = f", trial {number + 1} with other images as val" if number else ""
+        part.progress.say(f"Trying {arm.name}{again}.")
         reading = _read(race, part, arm)
         flat = read_on_val(part, linear.recipe)
         arm.reading = reading if arm.reading is None else arm.reading.joined(reading)

@@ -1,0 +1,224 @@
+"""Regret: what it costs to let `auto` choose, against the best way of training in hindsight and against fixed rules.
+
+    python bench/regret.py ../shared/data/cifar10 ../shared/data/clothing --per-class 2,5,10,25,100,all --seeds 2
+    python bench/regret.py --show [--csv bench/results/regret.csv] [--figure docs/regret.svg]
+
+A cell is a dataset, a number of images per class and a seed; in each, every arm alone and `auto` with and without its
+race are a `transfer fit` as a process of its own, from an empty cache. A JSON line per fit in `--out`; what is there is
+not run again, so the grid can grow by and by. FOLDER is any folder that `fit` takes.
+
+Regret is the test accuracy of the oracle's arm less that of a policy, in points. The oracle's arm is the best by mean
+accuracy on the *other* seeds of the same dataset and size, and it is scored on this one, since the best of several
+noisy readings flatters itself; with a single seed it is the best on that very seed, and the table says so. Policies:
+
+* always one arm;
+* `threshold`: `linear-svm` below a number of images per class, from there on one deeper arm, both fitted on the other
+  datasets (leave-one-dataset-out);
+* `auto`, and `auto, no race`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from cells import add_cell, read_cells
+
+ARMS = ("linear-svm", "frozen", "partial", "full")  # from the cheapest on
+AUTO = {"auto": [], "auto, no race": ["--no-race"]}
+Cell = tuple[str, str, int]  # dataset, images per class, seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--per-class", default="2,5,10,25,100,all")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--policies", default=",".join([*ARMS, "auto", "auto-no-race"]))
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--out", type=Path, default=Path("bench/results/regret.jsonl"))
+    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--figure", type=Path)
+    arguments = parser.parse_args()
+    known = read_cells(arguments.out)
+    if not arguments.show:
+        wanted = [name.replace("auto-no-race", "auto, no race") for name in arguments.policies.split(",")]
+        for size, seed, folder in itertools.product(
+            arguments.per_class.split(","), range(arguments.seeds), arguments.folders
+        ):
+            for policy in wanted:
+                key = [folder.name, size, seed, policy, sorted(arguments.settings)]
+                if key not in [row["cell"] for row in known]:
+                    add_cell(
+                        arguments.out, known, {"cell": key, **_fit(folder, size, seed, policy, arguments.settings)}
+                    )
+    table = _by_cell(known)
+    print(f"\n{len(table)} cells, of which {len(_complete(table))} have all policies.\n")
+    _print_accuracies(table)
+    _print_regrets(_complete(table))
+    if arguments.csv:
+        _write_csv(arguments.csv, known)
+    if arguments.figure:
+        _draw(arguments.figure, _complete(table))
+
+
+def _fit(folder: Path, size: str, seed: int, policy: str, settings: list[str]) -> dict:
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "run"
+        recipe = "auto" if policy in AUTO else policy
+        command = [sys.executable, "-m", "transfer.cli", "fit", str(folder), "--recipe", recipe, "--seed", str(seed)]
+        command += ["--out", str(run), "--json", "-q", *AUTO.get(policy, [])]
+        command += ["--per-class", size] * (size != "all")
+        trains = policy not in ("linear-svm", "frozen")
+        command += [word for each in settings if trains or not each.startswith("train.") for word in ("--set", each)]
+        environment = {**os.environ, "TRANSFER_CACHE": str(Path(scratch) / "cache"), "HF_HUB_OFFLINE": "1"}
+        started = time.perf_counter()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        seconds = round(time.perf_counter() - started, 1)
+        scores = json.loads(done.stdout)
+        info = json.loads((run / "run.json").read_text())
+        choice = json.loads((run / "choice.json").read_text()) if policy in AUTO else None
+    return {
+        "test": scores["test"]["accuracy"],
+        "n": scores["test"]["n"],
+        "seconds": seconds,
+        "chosen": choice["chosen"] if choice else policy,
+        "arms": [[arm["name"], arm["accuracy"], arm["gap"], arm["standard_error"]] for arm in choice["arms"]]
+        if choice
+        else None,
+        "was_bound": choice["budget"]["was_bound"] if choice else None,
+        "machine": info["machine"],
+    }
+
+
+def _by_cell(rows: list[dict]) -> dict[Cell, dict[str, dict]]:
+    table: dict[Cell, dict[str, dict]] = defaultdict(dict)
+    for row in rows:
+        name, size, seed, policy, _ = row["cell"]
+        table[name, size, seed][policy] = row
+    return dict(table)
+
+
+def _complete(table: dict[Cell, dict[str, dict]]) -> dict[Cell, dict[str, dict]]:
+    return {cell: found for cell, found in table.items() if {*ARMS, *AUTO} <= set(found)}
+
+
+def _print_accuracies(table: dict[Cell, dict[str, dict]]) -> None:
+    policies = [*ARMS, *AUTO]
+    print(f"| data | images per class | seed | {' | '.join(policies)} | auto chose |")
+    print("|---" * (len(policies) + 4) + "|")
+    for (name, size, seed), found in sorted(
+        table.items(), key=lambda item: (item[0][0], _number(item[0][1]), item[0][2])
+    ):
+        shown = [f"{100 * found[p]['test']:.1f} ({found[p]['seconds']:.0f} s)" if p in found else "" for p in policies]
+        print(f"| {name} | {size} | {seed} | {' | '.join(shown)} | {found.get('auto', {}).get('chosen', '')} |")
+
+
+def _print_regrets(table: dict[Cell, dict[str, dict]]) -> None:
+    if not table:
+        return
+    print("\n| policy | mean regret, points | 95th percentile | seconds, share of running every arm |")
+    print("|---|---|---|---|")
+    for policy, regrets in sorted(_regrets(table).items(), key=lambda item: statistics.mean(item[1].values())):
+        values = sorted(regrets.values())
+        high = values[min(len(values) - 1, math.ceil(0.95 * len(values)) - 1)]
+        shares = [found[policy]["seconds"] / sum(found[arm]["seconds"] for arm in ARMS) for found in table.values()
+                  if policy in found]  # fmt: skip
+        share = f"{statistics.mean(shares):.0%}" if shares else ""
+        print(f"| {policy} | {statistics.mean(values):.2f} | {high:.1f} | {share} |")
+    alone = sum(len(_others(table, cell)) == 0 for cell in table)
+    if alone:
+        print(
+            f"\n{alone} of {len(table)} cells have one seed: their oracle is picked on the seed that it is scored on."
+        )
+
+
+def _regrets(table: dict[Cell, dict[str, dict]]) -> dict[str, dict[Cell, float]]:
+    """Return points below the oracle's arm, by policy and cell."""
+    found: dict[str, dict[Cell, float]] = defaultdict(dict)
+    for cell, policies in table.items():
+        best = policies[_oracle(table, cell)]["test"]
+        chosen = {policy: policies[policy]["test"] for policy in (*ARMS, *AUTO)}
+        chosen["threshold on images per class"] = policies[_threshold_arm(table, cell)]["test"]
+        for policy, accuracy in chosen.items():
+            found[policy][cell] = 100 * (best - accuracy)
+    return found
+
+
+def _others(table: dict[Cell, dict[str, dict]], cell: Cell) -> list[Cell]:
+    """Return the same dataset and size with other seeds."""
+    return [other for other in table if other[:2] == cell[:2] and other != cell]
+
+
+def _oracle(table: dict[Cell, dict[str, dict]], cell: Cell) -> str:
+    judges = _others(table, cell) or [cell]
+    return max(ARMS, key=lambda arm: statistics.mean(table[other][arm]["test"] for other in judges))
+
+
+def _threshold_arm(table: dict[Cell, dict[str, dict]], cell: Cell) -> str:
+    """Return the arm of the best threshold and deeper arm on all other datasets."""
+    others = [other for other in table if other[0] != cell[0]] or [cell]
+    bounds = sorted({_number(size) for _, size, _ in table}) + [math.inf]
+
+    def total(bound: float, arm: str) -> float:
+        return sum(table[o][arm if _number(o[1]) >= bound else ARMS[0]]["test"] for o in others)
+
+    bound, arm = max(itertools.product(bounds, ARMS[1:]), key=lambda pair: total(*pair))
+    return arm if _number(cell[1]) >= bound else ARMS[0]
+
+
+def _number(size: str) -> float:
+    return 1e9 if size == "all" else float(size)
+
+
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["data", "per_class", "seed", "policy", "chosen", "test", "n", "seconds", "machine"])
+        for row in rows:
+            name, size, seed, policy, _ = row["cell"]
+            writer.writerow(
+                [name, size, seed, policy, row["chosen"], row["test"], row["n"], row["seconds"], row["machine"]]
+            )
+
+
+def _draw(path: Path, table: dict[Cell, dict[str, dict]]) -> None:
+    """Draw mean regret against time as a share of running every arm, a point for each policy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for policy, regrets in _regrets(table).items():
+        shares = [f[policy]["seconds"] / sum(f[arm]["seconds"] for arm in ARMS) for f in table.values() if policy in f]
+        if shares:
+            x, y = statistics.mean(shares), statistics.mean(regrets.values())
+            axes.scatter(x, y, s=60, color="C1" if policy in AUTO else "C0")
+            axes.annotate(policy, (x, y), xytext=(6, 6), textcoords="offset points")
+    axes.set_xlabel("time, as a share of running every arm")
+    axes.set_ylabel("mean regret, points of test accuracy")
+    axes.set_xlim(0, 1.1)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
