@@ -172,7 +172,7 @@ def _oracle(table: dict[Cell, dict[str, dict]], cell: Cell) -> str:
 def _threshold_arm(table: dict[Cell, dict[str, dict]], cell: Cell) -> str:
     """Return the arm of the best threshold and deeper arm on all other datasets."""
     others = [other for other in table if other[0] != cell[0]] or [cell]
-    bounds = sorted({_number(size) for _, size, _ in table}) + [math.inf]
+    bounds = [*sorted({_number(size) for _, size, _ in table}), math.inf]
 
     def total(bound: float, arm: str) -> float:
         return sum(table[o][arm if _number(o[1]) >= bound else ARMS[0]]["test"] for o in others)
