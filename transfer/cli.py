@@ -135,6 +135,8 @@ def fit(
     if as_json:
         _print_json({"run": str(run.path), **run.metrics})
         return
+    if run.choice:
+        click.echo(f"Chosen: {run.choice.chosen}. Why: {run.path / 'choice.json'}")
     _print_scores(run.metrics)
     if test:
         click.echo(f"Validation is of {_shown(data)}, test of {_shown(test)}.")
@@ -503,7 +505,7 @@ def demo(out: str, quiet: bool) -> None:
 
     n_images = write_digits(out)
     click.echo(f"{n_images} images of handwritten digits in {out}/, one folder per class.")
-    run = fit(out, quiet=quiet)
+    run = fit(out, "linear-svm", quiet=quiet)
     click.echo(f"Test: {run.summary}.")
     click.echo(f"Run:  {run.path}")
     click.echo("\nNow on your own folder, with one folder of images per class inside:")
