@@ -63,6 +63,11 @@ class Race:
     was_bound: bool = False  # an arm was left out for want of time
     trials: list[Checkpoints] = field(default_factory=list)
 
+    def has_time_for_more(self, arm: DeepArm) -> bool:
+        """Whether an arm can have another trial, and then still the training on train and val together."""
+        trial, again = arm.seconds / arm.n_trials, arm.predicted_seconds / 2
+        return time.perf_counter() + trial + again < self.deadline
+
     def lacks_time_for(self, arm: DeepArm) -> bool:
         """Whether an arm would not be done in time, which it then says."""
         left = max(0.0, self.deadline - time.perf_counter())
@@ -137,7 +142,7 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
     started = time.perf_counter()
     for number in range(most):
         part = other_val(development, number)
-        if part is None or (number and time.perf_counter() + arm.seconds / number > race.deadline):
+        if part is None or (number and not race.has_time_for_more(arm)):
             break
         again = f", trial {number + 1} with other images as val" if number else ""
         part.progress.say(f"Trying {arm.name}{again}.")
