@@ -229,6 +229,13 @@ def test_the_race_is_decided_by_more_than_one_standard_error(
     assert (winner.name if winner else None) == expected
 
 
+def test_an_arm_that_leads_back_to_the_solved_head_is_not_taken() -> None:
+    partial = arm("partial", "1111111111", FLAT)
+    assert race._winner(partial, DeepArm("full", load_recipe("full"))) is partial
+    partial.keeps_start = True
+    assert race._winner(partial, DeepArm("full", load_recipe("full"))) is None
+
+
 def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded() -> None:
     entered = Race([], deadline=0.0)
     late = DeepArm("full", load_recipe("full"), predicted_seconds=600.0)

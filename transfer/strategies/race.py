@@ -44,12 +44,18 @@ class DeepArm:
     seconds: float = 0.0
     predicted_seconds: float = math.inf  # of the whole of it
     n_trials: int = 0
+    keeps_start: bool = False  # no epoch was better than the solved head, which is then all that its training leads to
     outcome: str = ""
 
     @property
     def gap(self) -> Gap | None:
         """By how much it is above the linear head."""
         return gap(self.reading, self.flat) if self.reading and self.flat else None
+
+    @property
+    def has_won(self) -> bool:
+        """Whether it is above the linear head by more than one standard error, with layers that have been trained."""
+        return self.gap is not None and self.gap.is_won and not self.keeps_start
 
 
 @dataclass
@@ -133,7 +139,7 @@ def run_race(development: Development, linear: LinearArm) -> Race:
 
 
 def _gained(arm: DeepArm) -> bool:
-    return arm.gap is not None and arm.gap.mean > 0
+    return arm.gap is not None and arm.gap.mean > 0 and not arm.keeps_start
 
 
 def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) -> None:
@@ -153,10 +159,12 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
         arm.n_trials = number + 1
         arm.seconds = time.perf_counter() - started
         assert arm.gap is not None
-        if arm.gap.is_settled or not arm.gap.can_win or len(arm.reading.images) >= _ENOUGH:
+        if arm.keeps_start or arm.gap.is_settled or not arm.gap.can_win or len(arm.reading.images) >= _ENOUGH:
             break
     assert arm.reading is not None
     arm.outcome = f"{arm.gap} against the linear head on {len(arm.reading.images)} validation images"
+    if arm.keeps_start:
+        arm.outcome += "; no epoch was better than the solved head"
 
 
 def _read(race: Race, part: Development, arm: DeepArm) -> Reading:
@@ -166,6 +174,8 @@ def _read(race: Race, part: Development, arm: DeepArm) -> Reading:
     race.trials.append(tuning.checkpoints)
     try:
         outcome = tuning.choose()
+        if not arm.n_trials:  # that of the split as it is, from which the training of a winner goes on
+            arm.keeps_start = not outcome.best_epoch
         _, probabilities = tuning.calibrate(outcome)
     finally:
         tuning.undo()
@@ -179,14 +189,12 @@ def _winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
     Where training layers pays, training all of them paid more wherever it was measured (`docs/choosing.md`): then all
     of them are only given up where val finds them worse by more than one standard error.
     """
-    partial_won = partial.gap is not None and partial.gap.is_won
-    if full.reading is not None and full.gap is not None:
-        if partial_won and partial.reading is not None:
-            lost = gap(partial.reading, full.reading).is_won
-            return partial if lost else full
-        if full.gap.is_won:
-            return full
-    return partial if partial_won else None
+    if partial.has_won and partial.reading and full.reading and not full.keeps_start:
+        lost = gap(partial.reading, full.reading).is_won
+        return partial if lost else full
+    if full.has_won:
+        return full
+    return partial if partial.has_won else None
 
 
 def _job_of(development: Development, arm: DeepArm) -> Development:
