@@ -299,6 +299,21 @@ def test_where_no_recipe_is_named_the_settings_say_which_is_meant(
     assert load_recipe(None, settings, **changes).strategy == expected
 
 
+def test_a_cut_that_does_not_exist_is_refused_before_the_work(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    with pytest.raises(UsageError, match="layer9"):
+        transfer.fit(shapes, "auto", cut="layer9", out=tmp_path / "run", **options)
+
+
+def test_one_image_of_each_class_gives_a_run_and_valid_json(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    run = transfer.fit(
+        shapes, settings=["data.per_class=1", "data.val_share=0.01"], backbone="test_resnet", weights=str(weights),
+        out=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    assert run.choice is not None
+    json.loads((run.path / "choice.json").read_text(), parse_constant=pytest.fail)
+
+
 def test_hand_made_features_have_no_deeper_layers(shapes: Path, tmp_path: Path) -> None:
     run = transfer.fit(shapes, backbone="pixels", out=tmp_path / "run", quiet=True)
     assert run.choice is not None

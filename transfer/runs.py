@@ -59,7 +59,8 @@ class Run:
         ]
         header = ["class", "test images", "found", "95 % from", "to"]
         trust = [f"Trust {self.metrics['trust']}"] if "trust" in self.metrics else []
-        return table(header, rows, self.summary, [display(str(self.path)), *trust])
+        why = [self.choice.reason] if self.choice else []
+        return table(header, rows, self.summary, [display(str(self.path)), *trust, *why])
 
     @property
     def summary(self) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 from transfer.choice import Choice
 from transfer.curves import LearningCurve
 from transfer.features import Representation
-from transfer.recipe import Recipe
 from transfer.strategies.development import Development, put_test_aside
 from transfer.strategies.evidence import Evidence, LinearArm, gather
 from transfer.strategies.jobs import Job
 from transfer.strategies.prior import Prior, judge_size
 from transfer.strategies.race import DeepArm, Race, enter, run_race
 from transfer.strategies.readings import Gap, Reading
+from transfer.strategies.tapping import TapChoice
 from transfer.training import Checkpoints
 
 
@@ -47,21 +47,18 @@ def choose(job: Job) -> tuple[Job, Choice, list[Checkpoints]]:
     winner: LinearArm | DeepArm = race.winner or evidence.best
     choice = _record(winner, why, prior, evidence, race)
     say(choice.reason)
-    return _job_for(job, winner), choice, race.trials
+    return _job_for(job, winner, evidence.taps), choice, race.trials
 
 
-def _job_for(job: Job, winner: LinearArm | DeepArm) -> Job:
+def _job_for(job: Job, winner: LinearArm | DeepArm, taps: TapChoice | None) -> Job:
     """Return the job of the arm that was chosen; a training goes on from its trial."""
     if isinstance(winner, DeepArm):
         return dataclasses.replace(job, recipe=winner.recipe, cut=winner.cut, resume=True)
-    return _with_linear(job, winner.recipe)
-
-
-def _with_linear(job: Job, recipe: Recipe) -> Job:
+    recipe = winner.recipe
     if recipe.taps == job.recipe.taps:
         return dataclasses.replace(job, recipe=recipe)
-    representation = Representation.from_settings(recipe.taps, recipe.features)
-    return dataclasses.replace(job, recipe=recipe, representation=representation, X=job.rows(representation))
+    read = Representation.from_settings(recipe.taps, recipe.features)
+    return dataclasses.replace(job, recipe=recipe, representation=read, X=job.rows(read), taps=taps)
 
 
 def _decide_without_race(development: Development, evidence: Evidence) -> Race:
@@ -93,6 +90,8 @@ def _why_of_race(race: Race) -> str:
 
 
 def _score(arm: LinearArm) -> str:
+    if not len(arm.reading.images):
+        return "not known how many"
     low, high = arm.reading.interval
     return f"{arm.reading.accuracy:.1%} ({low:.1%} to {high:.1%})"
 
@@ -146,10 +145,11 @@ def _deep_row(arm: DeepArm, winner: LinearArm | DeepArm) -> dict[str, Any]:
 
 
 def _numbers(reading: Reading | None, gap: Gap | None) -> dict[str, Any]:
+    judged = reading if reading and len(reading.images) else None
     return {
-        "accuracy": reading.accuracy if reading else None,
-        "interval": list(reading.interval) if reading else None,
-        "n_judged": len(reading.images) if reading else 0,
+        "accuracy": judged.accuracy if judged else None,
+        "interval": list(judged.interval) if judged else None,
+        "n_judged": len(judged.images) if judged else 0,
         "gap": gap.mean if gap else None,
         "standard_error": gap.standard_error if gap else None,
     }

@@ -21,6 +21,7 @@ from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.jobs import Job
 from transfer.strategies.linear import fit_frozen
 from transfer.strategies.preparing import prepare
+from transfer.strategies.protocols import describe_protocol
 from transfer.training import LOGS, Checkpoints, require_log
 
 
@@ -87,6 +88,8 @@ def fit(
         trials: list[Checkpoints] = []
         if job.recipe.is_auto:
             job, choice, trials = choose(job)
+            for line in describe_protocol(job.recipe, job.backbone.preprocessing)[1:]:
+                job.progress.say(line)
         return _carry_out(job, folder, chosen, choice, trials)
 
 

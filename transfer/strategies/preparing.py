@@ -64,6 +64,8 @@ def prepare(
         compared = candidates(backbone) if recipe.is_auto and not backbone.is_handmade else []
         read = _represent(searched or recipe.taps, recipe, backbone)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
+        if recipe.is_auto and recipe.cut is not None:
+            find_cut(recipe.with_strategy("partial"), backbone)  # what is wrong with it is said now
     with clock.time("features"):
         extraction = extract(
             dataset,

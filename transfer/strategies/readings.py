@@ -19,8 +19,8 @@ class Reading:
 
     @property
     def accuracy(self) -> float:
-        """The share of hits."""
-        return float(self.hits.mean())
+        """The share of hits; NaN where nothing was judged."""
+        return float(self.hits.mean()) if len(self.hits) else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
