@@ -64,6 +64,7 @@ def main() -> None:
                     add_cell(
                         arguments.out, known, {"cell": key, **_fit(folder, size, seed, policy, arguments.settings)}
                     )
+    known = [row for row in known if row["cell"][-1] == sorted(arguments.settings)]
     table = _by_cell(known)
     print(f"\n{len(table)} cells, of which {len(_complete(table))} have all policies.\n")
     _print_accuracies(table)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import transfer
 from transfer.choice import Choice
@@ -21,9 +22,10 @@ from transfer.errors import ArtefactError, UsageError
 from transfer.progress import Progress
 from transfer.recipe import ChoiceSettings, load_recipe
 from transfer.strategies import race
+from transfer.strategies.allowance import Allowance, allow
 from transfer.strategies.auto import choose
 from transfer.strategies.development import Development, other_val, put_test_aside
-from transfer.strategies.jobs import Job
+from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.preparing import prepare
 from transfer.strategies.prior import judge_size
 from transfer.strategies.race import DeepArm, Race
@@ -100,6 +102,8 @@ def test_what_is_chosen_on_has_nothing_of_test(job: Job) -> None:
     assert not test & set(development.dataset.paths)
     assert len(development.X) == len(development.dataset) == len(job.dataset) - len(test)
     assert not len(development.split.indices("test"))
+    assert development.extraction is not None
+    assert not test & set(development.extraction.dataset.paths)
 
 
 def test_a_job_with_test_images_is_of_the_wrong_type_for_a_selector(tmp_path: Path) -> None:
@@ -112,10 +116,10 @@ def test_a_job_with_test_images_is_of_the_wrong_type_for_a_selector(tmp_path: Pa
             from transfer.strategies.jobs import Job
 
             def right(job: Job) -> None:
-                gather(put_test_aside(job), is_few=False)
+                gather(put_test_aside(job), only_first=False)
 
             def wrong(job: Job) -> None:
-                gather(job, is_few=False)
+                gather(job, only_first=False)
             """
         )
     )
@@ -193,7 +197,7 @@ def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path
 
 
 def test_without_a_race_what_is_left_to_gain_decides(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race.Race, "lacks_time_for", lambda race, arm: False)
+    monkeypatch.setattr(race.Race, "has_time_for", lambda race, arm: True)
     for least, expected in ((0.0, "full"), (1.0, "linear")):
         settings = ChoiceSettings(race=False, headroom=0, partial_headroom=0, full_headroom=least)
         recipe = job.recipe.model_copy(update={"choice": settings})
@@ -225,23 +229,47 @@ def test_the_race_is_decided_by_more_than_one_standard_error(
     partial: str, full: str | None, expected: str | None
 ) -> None:
     deeper = arm("full", full, FLAT) if full else DeepArm("full", load_recipe("full"))
-    winner = race._winner(arm("partial", partial, FLAT), deeper)
+    winner = race.find_winner(arm("partial", partial, FLAT), deeper)
     assert (winner.name if winner else None) == expected
 
 
 def test_an_arm_that_leads_back_to_the_solved_head_is_not_taken() -> None:
     partial = arm("partial", "1111111111", FLAT)
-    assert race._winner(partial, DeepArm("full", load_recipe("full"))) is partial
+    assert race.find_winner(partial, DeepArm("full", load_recipe("full"))) is partial
     partial.keeps_start = True
-    assert race._winner(partial, DeepArm("full", load_recipe("full"))) is None
+    assert race.find_winner(partial, DeepArm("full", load_recipe("full"))) is None
 
 
 def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded() -> None:
-    entered = Race([], deadline=0.0)
+    entered = Race([], Allowance(300.0))
     late = DeepArm("full", load_recipe("full"), predicted_seconds=600.0)
-    assert entered.lacks_time_for(late)
-    assert entered.was_bound
+    assert not entered.has_time_for(late)
     assert "about 10 minutes" in late.outcome
+    assert entered.allowance.to_dict()["was_bound"]
+    begun = DeepArm("full", load_recipe("full"), predicted_seconds=600.0, is_begun=True)
+    assert entered.has_time_for(begun)
+
+
+def test_where_the_user_gave_a_time_a_training_may_be_shorter() -> None:
+    assert Allowance(300.0, is_asked=True).suffices(590.0)
+    assert not Allowance(300.0, is_asked=True).suffices(610.0)
+    assert not Allowance(300.0).suffices(310.0)
+
+
+@pytest.mark.parametrize("n_train", [200, 500, 800, 2200, 4000])
+def test_the_usual_time_suffices_for_all_layers_after_a_trial_of_two_stages(n_train: int) -> None:
+    n_val, step = n_train // 5, 0.03  # seconds
+    epochs = max(10, math.ceil(200 / math.ceil(n_train / 32)))
+    again = n_train + n_val if n_train < 2000 else 0
+    full = epochs * step * (n_train + n_val / 3 + again)
+    partial = 0.2 * epochs * step * n_train + 4 * n_train * step / 3
+    assert full + partial <= allow(Clock(), step, n_train).seconds
+
+
+def test_a_time_that_was_given_is_the_allowance() -> None:
+    allowance = allow(Clock(minutes=2), 0.03, 1000)
+    assert allowance.is_asked
+    assert 119 < allowance.seconds <= 120
 
 
 def test_a_trial_leaves_the_network_as_it_was_and_is_gone_on_from(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +287,58 @@ def test_a_trial_leaves_the_network_as_it_was_and_is_gone_on_from(job: Job, monk
     trained = transfer.strategies.finetuning.fine_tune(final)
     assert trained.about["was_resumed"]
     assert not taken  # everything was done already
+
+
+def test_a_killed_race_goes_on_where_it_was(
+    shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    options = {"settings": QUICK, "backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    whole = transfer.fit(shapes, out=tmp_path / "whole", **options)
+
+    def killed(part: Development, recipe: Any) -> Reading:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(race, "read_on_val", killed)  # what comes after the first trial
+        with pytest.raises(KeyboardInterrupt):
+            transfer.fit(shapes, out=tmp_path / "run", **options)
+    assert list((tmp_path / "cache" / "training").glob("*/*.safetensors"))
+    again = transfer.fit(shapes, out=tmp_path / "run", resume=True, **options)
+    assert again.info["model"]["sha256"] == whole.info["model"]["sha256"]
+    assert [arm["accuracy"] for arm in again.choice.arms] == [arm["accuracy"] for arm in whole.choice.arms]
+    assert not list((tmp_path / "cache" / "training").glob("*"))
+
+
+def test_the_recipe_of_the_run_makes_the_same_model_without_choosing(
+    shapes: Path, weights: Path, tmp_path: Path
+) -> None:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    chosen = transfer.fit(shapes, settings=QUICK, out=tmp_path / "chosen", **options)
+    again = transfer.fit(shapes, chosen.path / "recipe.yaml", out=tmp_path / "again", quiet=True)
+    assert again.choice is None
+    assert again.info["model"]["sha256"] == chosen.info["model"]["sha256"]
+    assert chosen.asked.strategy == "auto"
+
+
+def test_for_another_domain_nothing_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    for path in shapes.glob("*/*0.png"):
+        (target / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("L").save(target / path.parent.name / path.name)
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    run = transfer.fit(shapes, "auto", test=target, out=tmp_path / "run", **options)
+    assert run.choice is not None
+    assert run.choice.chosen == "linear-svm"
+    assert "may be wrong for the target" in run.choice.reason
+
+
+def test_a_handful_of_images_tells_nothing() -> None:
+    found = gap(reading("1"), reading("0"))
+    assert not found.is_known
+    assert not found.is_won
+    assert not found.is_settled
+    assert "too few" in str(found)
 
 
 def test_auto_leaves_no_checkpoints(shapes: Path, weights: Path, tmp_path: Path, monkeypatch: Any) -> None:

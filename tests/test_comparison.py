@@ -155,6 +155,7 @@ def test_settings_of_training_change_those_that_train_layers_and_no_others() -> 
         (["ridge"], 1, ["train.epochs=2"], "train.epochs is a setting of partial, full and auto"),
         (["ridge", "partial"], 1, ["train.epoch=2"], "Did you mean 'epochs'"),
         (["ridge", "partial"], 1, ["cut=layer3"], "cut=layer3 goes with"),
+        (["ridge"], 1, ["choice.race=false"], "setting of auto"),
         (["ridge"], 1, ["seed=3"], "seed cannot be set for all"),
         (["ridge"], 1, ["strategy=knn"], "strategy cannot be set for all"),
         (["ridge"], 1, ["backbone=resnet19"], "resnet1"),

@@ -28,16 +28,20 @@ class Choice:
         One row for each way of training, cheapest first: `name`, `recipe`, what it showed (`accuracy`, `interval`,
         `n_judged`, `judged_on`), its `gap` to what it was compared with and the gap's `standard_error`, `seconds` that
         the reading took, and `outcome` in words.
+    taps
+        How layers were ranked for a head on other layers than the last; None where they were not.
     curve
         The learning curve of the linear head; None where there was none.
     budget
-        Seconds that were allowed, and whether that bound: whether an arm was left out or cut short for want of time.
+        `seconds` that deeper layers were allowed, and whether time bound the choice (`was_bound`) and how (`bound`):
+        an arm was left out, or tried less or shorter than usual.
     """
 
     chosen: str
     reason: str
     size: dict[str, Any]
     arms: list[dict[str, Any]]
+    taps: dict[str, Any] | None
     curve: dict[str, Any] | None
     budget: dict[str, Any]
 

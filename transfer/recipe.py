@@ -196,6 +196,8 @@ class Recipe(_Settings):
             raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
         if not self.may_tune and self.train != TrainSettings():
             raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
+        if self.is_auto and self.head.grid is not None:
+            raise ValueError("head.grid has another unit for each head: name a recipe, or leave it out")
         if not self.is_auto and self.choice != ChoiceSettings():
             raise ValueError(f"settings of choice go with --recipe auto, not with {self.strategy}")
         if not self.taps or len(set(self.taps)) < len(self.taps):
@@ -275,8 +277,11 @@ def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **
 
 def _default(settings: Sequence[str], changes: dict[str, Any]) -> str:
     """Return the recipe that is meant where none is named."""
-    asked = {key for key, value in changes.items() if value is not None}
-    asked |= {setting.partition("=")[0] for setting in settings}
+    asked = {setting.partition("=")[0] for setting in settings}
+    for key, value in changes.items():
+        inner = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+        if inner is not None:
+            asked |= {f"{key}.{name}" for name in inner} if isinstance(inner, dict) else {key}
     if "cut" in asked:
         return "partial"
     seen = {f"features.{name}" for name in _SEEN}

@@ -77,7 +77,7 @@ class Run:
     @functools.cached_property
     def asked(self) -> Recipe:
         """The settings as they were asked for, before anything was found or chosen."""
-        return Recipe.model_validate(self.info["asked"])
+        return Recipe.model_validate(self.info["asked"]) if "asked" in self.info else self.recipe
 
     @functools.cached_property
     def choice(self) -> Choice | None:

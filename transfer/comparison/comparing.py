@@ -141,14 +141,14 @@ def _fit_all(
                     progress.say(f"{name}, seed {seed}: done before.")
                 else:
                     progress.say(f"{name}, seed {seed}:")
-                    own = scratch / f"auto-{seed}" if wanted.is_auto else cache
+                    own = scratch / f"{name}-{seed}" if wanted.is_auto else cache
                     ending = fit_apart(data, wanted, run, split=split, cache=own, quiet=progress.quiet)
                     if ending.error:
                         progress.say(f"{name}, seed {seed}, failed: {ending.error}")
                         results.append(Result(name, seed, wanted, error=ending.error))
                         exit_code = exit_code or ending.exit_code
                         # what it had computed, and no finished run accounts for, must not be free for the next
-                        shutil.rmtree(cache, ignore_errors=True)
+                        shutil.rmtree(own, ignore_errors=True)
                         continue
                 results.append(read_result(run, name, wanted))
                 progress.say(f"{name}, seed {seed}: {results[-1].accuracy:.1%} on test.")

@@ -13,6 +13,7 @@ from transfer.recipe import FINE_TUNING, Recipe, find_recipe, load_recipe
 
 RECIPES = ("linear-svm", "frozen", "partial", "full", "auto")  # the strategies, from the cheapest on
 _TRAINING = "train."  # settings that only fine-tuning has
+_CHOICE = "choice."  # settings that only auto has
 _OWN = {"strategy": "which the recipes say", "seed": "which --seeds counts from 0"}
 
 
@@ -45,14 +46,16 @@ def make_plan(names: Sequence[str | Path] | None, n_seeds: int, settings: Sequen
         if key in _OWN:
             raise UsageError(f"{key} cannot be set for all recipes, {_OWN[key]}: leave it out.")
     training = [setting for setting in settings if setting.startswith(_TRAINING)]
-    others = [setting for setting in settings if not setting.startswith(_TRAINING)]
+    choosing = [setting for setting in settings if setting.startswith(_CHOICE)]
+    others = [setting for setting in settings if not setting.startswith((_TRAINING, _CHOICE))]
     recipes: dict[str, Recipe] = {}
     for name in map(str, RECIPES if names is None else names):
         short = find_recipe(name).stem
         if short in recipes:
             raise UsageError(f"{short} is named twice among the recipes: each has one line. Rename or drop one.")
         recipe = load_recipe(name, others, **changes)
-        recipes[short] = load_recipe(name, settings, **changes) if training and recipe.may_tune else recipe
+        its_own = [*training] * recipe.may_tune + [*choosing] * recipe.is_auto
+        recipes[short] = load_recipe(name, [*others, *its_own], **changes) if its_own else recipe
         full_name(recipe.backbone)  # says what the nearest name is
     tuned = [name for name, recipe in recipes.items() if recipe.may_tune]
     if training and not tuned:
@@ -60,7 +63,9 @@ def make_plan(names: Sequence[str | Path] | None, n_seeds: int, settings: Sequen
             f"{training[0].partition('=')[0]} is a setting of {', '.join(FINE_TUNING)} and auto, and "
             f"{', '.join(recipes)} train no layers: leave it out."
         )
-    notes = []
+    if choosing and not any(recipe.is_auto for recipe in recipes.values()):
+        raise UsageError(f"{choosing[0].partition('=')[0]} is a setting of auto, which is not compared: leave it out.")
+    notes = [f"{', '.join(choosing)}: for auto only."] * bool(choosing)
     if training and len(tuned) < len(recipes):
-        notes = [f"{', '.join(training)}: for {', '.join(tuned)} only; the others train no layers."]
+        notes += [f"{', '.join(training)}: for {', '.join(tuned)} only; the others train no layers."]
     return Plan(recipes, n_seeds, notes)

@@ -78,7 +78,11 @@ def charge(results: Sequence[Result]) -> dict[tuple[str, int], float]:
     whose trials are steps of their own, started from an empty cache.
     """
     finished = [result for result in results if not result.error]
-    charged = {(result.recipe, result.seed): result.seconds for result in finished if result.settings.is_auto}
+    charged = {
+        (result.recipe, result.seed): result.seconds - sum(result.steps.get(step, 0.0) for step in _SECOND_READINGS)
+        for result in finished
+        if result.settings.is_auto
+    }
     finished = [result for result in finished if not result.settings.is_auto]
     dearest: dict[tuple[Any, ...], float] = {}
     for result in finished:

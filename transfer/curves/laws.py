@@ -40,6 +40,13 @@ class PowerLaw:
         error = float(min(1.0, self.a + self.b * n**-self.c))
         return error, min(error, float(low)), max(error, float(high))
 
+    def fall(self, n: float, more: float) -> tuple[float, float]:
+        """Return the 95 % interval of how much lower the error is at more images than n."""
+        a, b, c = self.sample.T
+        falls = np.clip(a + b * n**-c, 0, 1) - np.clip(a + b * more**-c, 0, 1)
+        low, high = np.percentile(falls, _TAILS)
+        return float(low), float(high)
+
     @property
     def floor(self) -> tuple[float, float]:
         """The 95 % interval of `a`."""

@@ -112,6 +112,18 @@ class LearningCurve:
         wider = self.check.miss * beyond if self.check else 0.0
         return 1 - error, max(0.0, 1 - high - wider), min(1.0, 1 - low + wider)
 
+    def gain(self, factor: float) -> tuple[float, float, float] | None:
+        """Return by how much accuracy is expected to rise with so many times the images, and its 95 % interval.
+
+        Less uncertain than the level that `expect` gives, of which much is common to both sizes.
+        """
+        then, now = self.expect(factor * self.n_images), self.expect(self.n_images)
+        if self.law is None or then is None or now is None:
+            return None
+        low, high = self.law.fall(self.n_images, factor * self.n_images)
+        wider = self.check.miss * math.log2(factor) if self.check else 0.0
+        return then[0] - now[0], max(0.0, low - wider), high + wider
+
     def images_for(self, accuracy: float | str) -> ImagesNeeded:
         """Return how many images to learn from an accuracy takes (0.95, 95 or '95%'), as far as the law can tell."""
         target = read_accuracy(accuracy)

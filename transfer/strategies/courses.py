@@ -94,24 +94,28 @@ def find_costs(job: Job, at: str) -> Costs:
 def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     """Measure a step, and choose epochs and views that fit into the time and onto the disk."""
     recipe, backbone = job.recipe, job.backbone
-    n_train, n_val = _n_images(job)
+    _, n_val = _n_images(job)
     seen = f"{backbone.preprocessing.input_size} px"
     n_classes, batchnorm = f"{len(job.dataset.classes)} classes", f"BatchNorm {recipe.train.batchnorm}"
     what = [backbone.weights_hash, seen, at, n_classes, batchnorm]
     pace = choose_pace(trainee, cut_shape(backbone, at), machine.pick_device(recipe.device), recipe.exact, what)
-    n_test = len(job.split.indices("test"))
+    n_test = len(job.split.indices("test")) + job.n_put_aside
     left = job.clock.deadline - time.perf_counter() - costs.end_seconds(n_val + n_test)
     views = _n_views(job, at, costs, left)
     if math.isfinite(left) and views:
         left -= _n_rows(job, views) * costs.row_seconds
     again = _is_refitted(job)
     course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, again, pace.seconds_per_image)
-    n_epochs = max(
-        recipe.train.epochs, math.ceil(recipe.train.min_steps / math.ceil(n_train / recipe.train.batch_size))
-    )
+    n_epochs = usual_epochs(job)
     if math.isfinite(left):
         n_epochs = max(1 + recipe.train.frozen_epochs, min(n_epochs, int(left / _epoch_seconds(job, course, costs))))
     return replace(course, n_epochs=n_epochs)
+
+
+def usual_epochs(job: Job) -> int:
+    """Return how many epochs there are where time does not bind."""
+    settings, (n_train, _) = job.recipe.train, _n_images(job)
+    return max(settings.epochs, math.ceil(settings.min_steps / math.ceil(n_train / settings.batch_size)))
 
 
 def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) -> list[str]:
@@ -142,10 +146,10 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
     return lines
 
 
-def course_seconds(job: Job, course: Course, costs: Costs) -> float:
-    """Return how long a training is expected to take, with the views that are made before it."""
+def usual_seconds(job: Job, course: Course, costs: Costs) -> float:
+    """Return how long all epochs would take where time does not bind, with the views that are made before them."""
     views = _n_rows(job, course.views) * costs.row_seconds if course.views else 0.0
-    return views + course.n_epochs * _epoch_seconds(job, course, costs)
+    return views + usual_epochs(job) * _epoch_seconds(job, course, costs)
 
 
 def _n_images(job: Job) -> tuple[int, int]:

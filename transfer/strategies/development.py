@@ -1,8 +1,8 @@
 """Development: the images on which choices are made. Those that are reported on are not in it, and cannot get in.
 
-A selector takes a `Development`, which only `put_test_aside` makes: a job with test images is another type, and mypy
+A selector takes a `Development`, which is made by `put_test_aside`: a job with test images is another type, and mypy
 refuses it where choices are made. At run time there is nothing to leak either: paths, labels and features of the test
-part have been left out.
+part have been left out, of the extraction too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,15 @@ Development = NewType("Development", Job)
 def put_test_aside(job: Job) -> Development:
     """Return the job without the images of test: nothing of them can be chosen on."""
     kept = np.sort(np.concatenate([job.split.indices("train"), job.split.indices("val")]))
+    dataset = job.dataset.subset(kept)
     split = Split(job.split.parts[kept], job.split.reason, job.split.cross_validate)
-    return Development(dataclasses.replace(job, dataset=job.dataset.subset(kept), split=split, X=job.X[kept]))
+    extraction = job.extraction and dataclasses.replace(job.extraction, dataset=dataset)
+    n_aside = len(job.dataset) - len(kept)
+    return Development(
+        dataclasses.replace(
+            job, dataset=dataset, split=split, extraction=extraction, X=job.X[kept], n_put_aside=n_aside
+        )
+    )
 
 
 def groups_of(development: Development) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from transfer.backbones import Backbone
 from transfer.curves import LearningCurve, measure_curve
 from transfer.features import FEATURES, Representation
 from transfer.heads import FittedHead
@@ -20,7 +22,7 @@ FIRST = "linear-svm"  # the cheapest way, against which the others have to win
 _MANY = 5000  # images, beyond which the slower heads cost more than they tell
 
 
-@dataclass(frozen=True)
+@dataclass
 class LinearArm:
     """A head on the frozen network, and what it got right of the images that it had not learned from."""
 
@@ -31,14 +33,15 @@ class LinearArm:
     gap: Gap | None = None  # to the best of the arms before it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evidence:
     """All linear arms, cheapest first, and the one that was taken."""
 
     arms: list[LinearArm]
     best: LinearArm
-    taps: TapChoice | None
-    curve: LearningCurve | None
+    taps: TapChoice | None = None
+    curve: LearningCurve | None = None
+    bound: list[str] = field(default_factory=list)  # what was left out for want of time, one sentence each
 
     @property
     def headroom(self) -> float:
@@ -46,46 +49,66 @@ class Evidence:
         return 1 - self.best.reading.accuracy
 
 
-def gather(development: Development, *, is_few: bool) -> Evidence:
+def ranks_taps(backbone: Backbone, n_images: int) -> bool:
+    """Whether other layers than the last are looked at: there are some, and not so many images that it takes long."""
+    return not backbone.is_handmade and n_images <= _MANY
+
+
+def gather(development: Development, *, only_first: bool) -> Evidence:
     """Read the linear arms by cross-validation on train and val together.
 
-    A dearer arm is taken where it wins by more than one standard error, image by image.
+    A dearer arm is taken where it wins by more than one standard error, image by image. Layers are ranked on train, so
+    the head on the best of them is compared on val alone.
 
     Parameters
     ----------
-    is_few
-        There are too few images to choose on: only the first arm is read.
+    only_first
+        Nothing is to be chosen: only the first arm is read.
     """
-    with development.clock.time("linear heads"):
-        arms = [_read(development, FIRST, development.recipe.with_strategy(FIRST))]
-    best, taps = arms[0], None
-    if is_few:
-        return Evidence(arms, best, None, None)
-    others: list[tuple[str, Recipe]] = []
-    if len(development.dataset) <= _MANY:
-        others.append(("frozen", development.recipe.with_strategy("frozen")))
-        if not development.backbone.is_handmade:
-            with development.clock.time("taps"):
-                taps = _search(development)
-            if len(taps.taps) > 1 or taps.taps[0] != FEATURES:
-                recipe = development.recipe.with_strategy(FIRST, tap=list(taps.taps))
-                others.append((f"{FIRST} at {' and '.join(taps.taps)}", recipe))
-    for name, recipe in others:
-        with development.clock.time("linear heads"):
-            arm = _read(development, name, recipe, best.reading)
-        arms.append(arm)
-        if arm.gap is not None and arm.gap.is_won:
-            best = arm
-    with development.clock.time("learning curve"):
-        curve = measure_curve(
-            development.X,
-            development.dataset.labels,
-            len(development.dataset.classes),
-            groups=groups_of(development),
-            seed=development.recipe.seed,
-            n_draws=1,
-        )
-    return Evidence(arms, best, taps, curve)
+    clock, recipe = development.clock, development.recipe
+    half_way = (time.perf_counter() + clock.deadline) / 2
+    with clock.time("linear heads"):
+        first = _read(development, FIRST, recipe.with_strategy(FIRST))
+    found = Evidence([first], first)
+    if only_first:
+        return found
+
+    def has_time(what: str) -> bool:
+        if time.perf_counter() < half_way:
+            return True
+        found.bound.append(f"There was no time for {what}.")
+        return False
+
+    if len(development.dataset) <= _MANY and has_time("a trained softmax layer"):
+        with clock.time("linear heads"):
+            _compare(found, _read(development, "frozen", recipe.with_strategy("frozen")))
+    if ranks_taps(development.backbone, len(development.dataset)) and has_time("other layers"):
+        with clock.time("taps"):
+            found.taps = _search(development)
+            if found.taps.taps != (FEATURES,):
+                name = f"{FIRST} at {' and '.join(found.taps.taps)}"
+                arm = _read(development, name, recipe.with_strategy(FIRST, tap=list(found.taps.taps)))
+                _compare(found, arm, development.split.indices("val"))
+    if has_time("a learning curve"):
+        with clock.time("learning curve"):
+            found.curve = measure_curve(
+                development.X,
+                development.dataset.labels,
+                len(development.dataset.classes),
+                groups=groups_of(development),
+                seed=recipe.seed,
+                n_draws=2,
+            )
+    return found
+
+
+def _compare(found: Evidence, arm: LinearArm, images: np.ndarray | None = None) -> None:
+    """Add an arm, and take it if it wins on these images."""
+    best = found.best.reading
+    arm.gap = gap(arm.reading, best) if images is None else gap(arm.reading.on(images), best)
+    found.arms.append(arm)
+    if arm.gap.is_won:
+        found.best = arm
 
 
 def read_on_val(development: Development, recipe: Recipe) -> Reading:
@@ -104,31 +127,32 @@ def rows_of(development: Development, recipe: Recipe) -> np.ndarray:
     return development.rows(Representation.from_settings(recipe.taps, recipe.features))
 
 
-def _read(development: Development, name: str, recipe: Recipe, best: Reading | None = None) -> LinearArm:
+def _read(development: Development, name: str, recipe: Recipe) -> LinearArm:
     started = time.perf_counter()
     X, labels = rows_of(development, recipe), development.dataset.labels
     fitted = fit_on(recipe, X, labels, groups_of(development), len(development.dataset.classes))
-    reading = _out_of_fold(fitted, labels)
-    seconds = time.perf_counter() - started
-    return LinearArm(name, recipe, reading, seconds, None if best is None else gap(reading, best))
+    return LinearArm(name, recipe, _out_of_fold(fitted, labels), time.perf_counter() - started)
 
 
 def _out_of_fold(fitted: FittedHead, labels: np.ndarray) -> Reading:
     """Return which images were right while they were left out; the only image of a class never is, and is not read."""
     assert fitted.out_of_fold is not None
-    read = np.flatnonzero(~np.isnan(fitted.out_of_fold[:, 0]))
+    read = np.flatnonzero(~np.isnan(fitted.out_of_fold).any(axis=1))
     return Reading(read, fitted.out_of_fold[read].argmax(axis=1) == labels[read])
 
 
 def _search(development: Development) -> TapChoice:
+    train = development.split.indices("train")
+    part = dataclasses.replace(development, dataset=development.dataset.subset(train))
+
     def rows(some: tuple[str, ...]) -> np.ndarray:
-        return development.rows(Representation.from_settings(some, development.recipe.features))
+        return part.rows(Representation.from_settings(some, development.recipe.features))
 
     return choose_taps(
         candidates(development.backbone),
         rows,
-        development.dataset.labels,
-        len(development.dataset.classes),
-        groups_of(development),
+        part.dataset.labels,
+        len(part.dataset.classes),
+        np.array(part.dataset.hashes),
         development.recipe.seed,
     )

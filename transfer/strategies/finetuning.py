@@ -26,7 +26,14 @@ from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder
 from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
-from transfer.strategies.courses import Course, choose_course, course_seconds, describe_course, find_costs
+from transfer.strategies.courses import (
+    Course,
+    choose_course,
+    describe_course,
+    find_costs,
+    usual_epochs,
+    usual_seconds,
+)
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import fit_linear, fit_on
 from transfer.strategies.looking import Looks, require_all
@@ -88,7 +95,9 @@ class Tuning:
     Attributes
     ----------
     seconds
-        That the training is expected to take, with the views before it and the training again after it.
+        That the training would take if time did not bind, with the views before it and the training again after it.
+    is_begun
+        Whether it was stopped before, and goes on.
     """
 
     def __init__(self, job: Job) -> None:
@@ -105,7 +114,8 @@ class Tuning:
         costs = self._costs = find_costs(job, job.cut)
         self.course = Course(**known) if known else choose_course(job, self.trainee, job.cut, costs)
         self.checkpoints.about = self.course.to_dict()
-        self.seconds = course_seconds(job, self.course, costs)
+        self.seconds = usual_seconds(job, self.course, costs)
+        self.is_begun = known is not None
         self._is_new = job.resume and not known
         self._looks = Looks(job, self.course.cut, self.course.views)
 
@@ -174,6 +184,11 @@ class Tuning:
             job.progress.say(f"Training again ended early: {again.stopped}. What val chose is kept.")
             self.trainee.load_state_dict(kept)
         return self.was_refitted
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether it has fewer epochs than usual, for want of time."""
+        return self.course.n_epochs < usual_epochs(self.job)
 
     def undo(self) -> None:
         """Put the backbone back as it was before."""

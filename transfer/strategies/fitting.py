@@ -24,6 +24,8 @@ from transfer.strategies.preparing import prepare
 from transfer.strategies.protocols import describe_protocol
 from transfer.training import LOGS, Checkpoints, require_log
 
+_NOTHING_ADDED = "Its training found no epoch better than the solved head: the network stays as it was."
+
 
 def fit(
     data: Source,
@@ -117,6 +119,8 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
     """Train, report on test, once, and write the run."""
     trained = fine_tune(job) if job.cut else fit_frozen(job)
     job.progress.say(trained.fitted.rule)
+    if choice and trained.about.get("best_epoch") == 0:
+        choice = dataclasses.replace(choice, reason=f"{choice.reason} {_NOTHING_ADDED}")
     with job.clock.time("evaluate"):
         labels = job.dataset.labels[job.split.indices("test")]
         probabilities = trained.fitted.head.probabilities(trained.X_test)

@@ -36,10 +36,10 @@ class Clock:
         yield
         self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - started, 3)
 
-    def aside(self) -> Clock:
-        """Return a clock with the same end, for work of which only the whole is to be remembered here."""
+    def aside(self, seconds: float) -> Clock:
+        """Return a clock that ends in so many seconds, if not before, for work whose steps are not remembered here."""
         clock = Clock()
-        clock.deadline = self.deadline
+        clock.deadline = min(self.deadline, time.perf_counter() + seconds)
         return clock
 
 
@@ -59,6 +59,8 @@ class Job:
     seconds_per_image: float = 0.0  # of the frozen network, decoding included; 0: not known
     extraction: Extraction | None = None  # of these images and perhaps others, where other taps can be read too
     taps: TapChoice | None = None  # how the taps were found, where they were searched for
+    is_chosen: bool = False  # by the labels of train and val: a cross-validation over them would be flattered
+    n_put_aside: int = 0  # images of test that were taken out, for which the end still needs time
     resume: bool = False
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder

@@ -28,6 +28,7 @@ from transfer.progress import Progress
 from transfer.recipe import Recipe
 from transfer.runs import reserve
 from transfer.strategies.cutting import cut_shape, find_cut
+from transfer.strategies.evidence import ranks_taps
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.protocols import describe_protocol, seen_as
@@ -61,7 +62,7 @@ def prepare(
     with clock.time("load backbone"):
         backbone = _load(recipe)
         searched = candidates(backbone) if recipe.taps == (SEARCH,) else []
-        compared = candidates(backbone) if recipe.is_auto and not backbone.is_handmade else []
+        compared = candidates(backbone) if recipe.is_auto and ranks_taps(backbone, len(dataset)) else []
         read = _represent(searched or recipe.taps, recipe, backbone)
         cut = find_cut(recipe, backbone) if recipe.is_fine_tuning else None
         if recipe.is_auto and recipe.cut is not None:

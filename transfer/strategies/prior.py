@@ -29,8 +29,8 @@ class Prior:
             f"(the median; the smallest has {self.least})"
         )
         if self.is_few:
-            worth = "too few to choose anything on: a linear head with a fixed setting, on the frozen network"
-        elif self.column == 2:
+            return [f"Size: {size}.", "Too few per class to choose anything on: a linear head on the frozen network."]
+        if self.column == 2:
             worth = "small, so a linear head on the frozen network first; deeper layers where it leaves much to gain"
         else:
             worth = "bigger, so deeper layers are likely to pay; a linear head first, to compare them with"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from transfer import machine
 from transfer.errors import UsageError
 from transfer.recipe import Recipe
+from transfer.strategies.allowance import Allowance, allow, in_words
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.development import Development, other_val
 from transfer.strategies.evidence import LinearArm, read_on_val
@@ -25,11 +26,7 @@ from transfer.training import Checkpoints
 
 _ENOUGH = 400  # judged images, with which one trial is precise enough
 _MOST_TRIALS = 3  # of the same way, each with other images as val
-# What may be spent where the user does not say: so many images through all layers, forward and back, at the speed of
-# this machine (twelve epochs are about what others' tools take for five), and an hour at most
-_LEAST_STEPS = 16_000
-_EPOCHS = 12
-_MOST_SECONDS = 3600.0
+_RUNAWAY = 4  # times as long as was expected, and a minute, at which a trial ends
 
 
 @dataclass
@@ -43,6 +40,7 @@ class DeepArm:
     flat: Reading | None = None  # of the linear head on the same images
     seconds: float = 0.0
     predicted_seconds: float = math.inf  # of the whole of it
+    is_begun: bool = False  # it was stopped in an earlier fit, and is gone on with whatever time is left
     n_trials: int = 0
     keeps_start: bool = False  # no epoch was better than the solved head, which is then all that its training leads to
     outcome: str = ""
@@ -57,34 +55,38 @@ class DeepArm:
         """Whether it is above the linear head by more than one standard error, with layers that have been trained."""
         return self.gap is not None and self.gap.is_won and not self.keeps_start
 
+    @property
+    def has_gained(self) -> bool:
+        """Whether it is above the linear head at all."""
+        return self.gap is not None and self.gap.mean > 0 and not self.keeps_start
+
 
 @dataclass
 class Race:
     """All deep arms, cheapest first, and the one that won, if one did."""
 
     arms: list[DeepArm]
+    allowance: Allowance
     winner: DeepArm | None = None
-    deadline: float = math.inf  # in `time.perf_counter` seconds
-    seconds_allowed: float | None = None
-    was_bound: bool = False  # an arm was left out for want of time
     trials: list[Checkpoints] = field(default_factory=list)
 
-    def has_time_for_more(self, arm: DeepArm) -> bool:
-        """Whether an arm can have another trial, and then still the training on train and val together."""
-        trial, again = arm.seconds / arm.n_trials, arm.predicted_seconds / 2
-        return time.perf_counter() + trial + again < self.deadline
-
-    def lacks_time_for(self, arm: DeepArm) -> bool:
-        """Whether an arm would not be done in time, which it then says."""
-        left = max(0.0, self.deadline - time.perf_counter())
-        if arm.predicted_seconds <= left:
-            return False
-        self.was_bound = True
+    def has_time_for(self, arm: DeepArm) -> bool:
+        """Whether an arm would be done in time; where not, both say so."""
+        if arm.is_begun or self.allowance.suffices(arm.predicted_seconds):
+            return True
         arm.outcome = (
-            f"not tried: it would take about {_minutes(arm.predicted_seconds)}, and {_minutes(left)} are left "
-            "(--minutes M allows more)"
+            f"not tried: it takes about {in_words(arm.predicted_seconds)}, of which {in_words(self.allowance.left)} "
+            "are left (--minutes M allows more)"
         )
-        return True
+        self.allowance.bound.append(f"{arm.name} was {arm.outcome}.")
+        return False
+
+    def has_time_for_more(self, arm: DeepArm) -> bool:
+        """Whether an arm can have another trial, and then still be trained on train and val together."""
+        if arm.seconds / arm.n_trials + arm.predicted_seconds / 2 < self.allowance.left:
+            return True
+        self.allowance.bound.append(f"{arm.name} had {arm.n_trials} of {_MOST_TRIALS} trials.")
+        return False
 
 
 def enter(development: Development) -> Race:
@@ -93,7 +95,7 @@ def enter(development: Development) -> Race:
     Those that it does not offer say why.
     """
     machine.keep_memory()
-    arms, slowest = [], 0.0
+    arms, seconds_per_image = [], 0.0
     for name in ("partial", "full"):
         arm = DeepArm(name, development.recipe.with_strategy(name))
         try:
@@ -104,15 +106,14 @@ def enter(development: Development) -> Race:
             arm.outcome = "not offered: there are no validation images"
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
-            arm.predicted_seconds, slowest = tuning.seconds, tuning.course.seconds_per_image
+            arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
+            seconds_per_image = tuning.course.seconds_per_image
         arms.append(arm)
-    n_train = len(development.split.indices("train"))
-    allowed = min(_MOST_SECONDS, slowest * max(_LEAST_STEPS, _EPOCHS * n_train))
-    deadline = development.clock.deadline
-    if math.isfinite(deadline):
-        return Race(arms, deadline=deadline, seconds_allowed=max(0.0, deadline - time.perf_counter()))
-    development.progress.say(f"Deeper layers may take {_minutes(allowed)} (--minutes M allows more or less).")
-    return Race(arms, deadline=time.perf_counter() + allowed, seconds_allowed=allowed)
+    allowance = allow(development.clock, seconds_per_image, len(development.split.indices("train")))
+    if not all(arm.outcome for arm in arms):
+        most = in_words(allowance.seconds)
+        development.progress.say(f"Deeper layers may take {most} (--minutes M allows more or less).")
+    return Race(arms, allowance)
 
 
 def run_race(development: Development, linear: LinearArm) -> Race:
@@ -128,18 +129,27 @@ def run_race(development: Development, linear: LinearArm) -> Race:
     for arm in race.arms:
         if arm.outcome:
             continue
-        if arm is full and partial.reading is not None and not _gained(partial):
+        if arm is full and partial.reading is not None and not partial.has_gained:
             arm.outcome = "not tried: the last two stages gained nothing"
-        elif not race.lacks_time_for(arm):
+        elif race.has_time_for(arm):
             with development.clock.time(f"trial of {arm.name}"):
                 _try(race, development, arm, linear)
         development.progress.say(f"{arm.name}: {arm.outcome}.")
-    race.winner = _winner(partial, full)
+    race.winner = find_winner(partial, full)
     return race
 
 
-def _gained(arm: DeepArm) -> bool:
-    return arm.gap is not None and arm.gap.mean > 0 and not arm.keeps_start
+def find_winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
+    """Return the arm that is better than the linear head by more than one standard error.
+
+    Where training layers has won, how many is decided by the better reading on the same images, and of two that are
+    equal all of them: both have been trained by then, so neither is the cheaper one any more.
+    """
+    if partial.has_won and partial.reading and full.reading and full.has_gained:
+        return full if gap(full.reading, partial.reading).mean >= 0 else partial
+    if full.has_won:
+        return full
+    return partial if partial.has_won else None
 
 
 def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) -> None:
@@ -169,37 +179,23 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
 
 def _read(race: Race, part: Development, arm: DeepArm) -> Reading:
     """Train on train and judge on val; the network is as before afterwards."""
-    job = dataclasses.replace(_job_of(part, arm), progress=part.progress.terse(), clock=part.clock.aside())
-    tuning = Tuning(job)
+    clock = part.clock.aside(60 + _RUNAWAY * arm.predicted_seconds)
+    tuning = Tuning(dataclasses.replace(_job_of(part, arm), progress=part.progress.terse(), clock=clock))
     race.trials.append(tuning.checkpoints)
     try:
         outcome = tuning.choose()
-        if not arm.n_trials:  # that of the split as it is, from which the training of a winner goes on
-            arm.keeps_start = not outcome.best_epoch
         _, probabilities = tuning.calibrate(outcome)
     finally:
         tuning.undo()
+    if not arm.n_trials:  # that of the split as it is, from which the training of a winner goes on
+        arm.keeps_start = not outcome.best_epoch
+    if tuning.is_shortened:
+        race.allowance.bound.append(f"{arm.name} was tried with {tuning.course.n_epochs} epochs.")
+    if outcome.stopped:
+        race.allowance.bound.append(f"A trial of {arm.name} ended early: {outcome.stopped}.")
     val = part.split.indices("val")
     return Reading(val, probabilities.argmax(axis=1) == part.dataset.labels[val])
 
 
-def _winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
-    """Return the arm that is better than the linear head by more than one standard error; of two, the deeper one.
-
-    Where training layers pays, training all of them paid more wherever it was measured (`docs/choosing.md`): then all
-    of them are only given up where val finds them worse by more than one standard error.
-    """
-    if partial.has_won and partial.reading and full.reading and not full.keeps_start:
-        lost = gap(partial.reading, full.reading).is_won
-        return partial if lost else full
-    if full.has_won:
-        return full
-    return partial if partial.has_won else None
-
-
 def _job_of(development: Development, arm: DeepArm) -> Development:
     return Development(dataclasses.replace(development, recipe=arm.recipe, cut=arm.cut))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"

@@ -33,13 +33,26 @@ class Reading:
         order = np.argsort(images, kind="stable")
         return Reading(images[order], np.concatenate([self.hits, other.hits])[order])
 
+    def on(self, images: np.ndarray) -> Reading:
+        """Return the reading of some images only."""
+        here = np.isin(self.images, images)
+        return Reading(self.images[here], self.hits[here])
+
+
+_FEWEST = 10  # judged images, below which a difference says nothing
+
 
 @dataclass(frozen=True)
 class Gap:
     """By how much one accuracy is above another, image by image on the same images."""
 
     mean: float
-    standard_error: float
+    standard_error: float  # infinite where too few images were judged
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough images were judged to say anything."""
+        return math.isfinite(self.standard_error)
 
     @property
     def is_won(self) -> bool:
@@ -57,6 +70,8 @@ class Gap:
         return self.mean >= -self.standard_error
 
     def __str__(self) -> str:
+        if not self.is_known:
+            return f"{100 * self.mean:+.1f} points on too few images to tell"
         return f"{100 * self.mean:+.1f} ± {100 * self.standard_error:.1f} points"
 
 
@@ -65,5 +80,6 @@ def gap(one: Reading, other: Reading) -> Gap:
     _, here, there = np.intersect1d(one.images, other.images, return_indices=True)
     differences = one.hits[here].astype(float) - other.hits[there]
     n = len(differences)
-    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
-    return Gap(float(differences.mean()) if n else 0.0, spread / math.sqrt(max(1, n)))
+    if n < _FEWEST:
+        return Gap(float(differences.mean()) if n else 0.0, math.inf)
+    return Gap(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n))
