@@ -185,6 +185,16 @@ def test_wrong_labels_in_the_test_part_change_no_choice(shapes: Path, weights: P
     assert poisoned.info["model"]["sha256"] == clean.info["model"]["sha256"]
 
 
+def test_with_many_images_only_the_last_layer_is_read(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert job.extraction is not None
+    last = dataclasses.replace(job.extraction, views=[{"features": job.extraction.caches["features"]}])
+    settings = ChoiceSettings(race=False, partial_headroom=1, full_headroom=1)
+    recipe = job.recipe.model_copy(update={"choice": settings})
+    _, choice, _ = choose(dataclasses.replace(job, recipe=recipe, extraction=last))
+    assert choice.taps is None
+    assert [arm["name"] for arm in choice.arms][:2] == ["linear-svm", "frozen"]
+
+
 def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
     run = transfer.fit(
         shapes, settings=["data.per_class=3"], backbone="test_resnet", weights=str(weights), out=tmp_path / "run",

@@ -50,7 +50,7 @@ class Evidence:
 
 
 def ranks_taps(backbone: Backbone, n_images: int) -> bool:
-    """Whether other layers than the last are looked at: there are some, and not so many images that it takes long."""
+    """Whether other layers than the last are to be read: there are some, and not so many images that it takes long."""
     return not backbone.is_handmade and n_images <= _MANY
 
 
@@ -82,7 +82,8 @@ def gather(development: Development, *, only_first: bool) -> Evidence:
     if len(development.dataset) <= _MANY and has_time("a trained softmax layer"):
         with clock.time("linear heads"):
             _compare(found, _read(development, "frozen", recipe.with_strategy("frozen")))
-    if ranks_taps(development.backbone, len(development.dataset)) and has_time("other layers"):
+    extraction = development.extraction
+    if extraction and len(extraction.caches) > 1 and has_time("other layers"):
         with clock.time("taps"):
             found.taps = _search(development)
             if found.taps.taps != (FEATURES,):

@@ -192,7 +192,8 @@ class _Training:
             self.average.load(_part(tensors, "averaged."))
         self.stepper.load_moments(_part(tensors, "optimizer."))
         self.stepper.micro_batch = self.state.micro_batch
-        self.say(f"Going on from step {self.state.step} of epoch {self.state.epoch}.")
+        at = f"step {self.state.step} of epoch {self.state.epoch}"
+        self.say("All epochs are done already." if self.state.is_over else f"Going on from {at}.")
         return True
 
     def save(self) -> None:
