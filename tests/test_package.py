@@ -17,7 +17,7 @@ TIERS = [
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
     ["features", "curves"],
-    ["training", "predictions", "pictures"],
+    ["training", "predictions", "pictures", "report"],
     ["runs"],
     ["strategies"],
     ["comparison", "estimators"],
