@@ -28,6 +28,8 @@ def draw_arms(arms: Sequence[dict[str, Any]], chosen: str) -> str:
 
     Those that were not tried have no accuracy and are left out.
     """
+    from matplotlib.ticker import MaxNLocator
+
     shown = [arm for arm in arms if arm["accuracy"] is not None]
     figure, axes = _figure(0.55 + 0.3 * len(shown))
     for y, arm in enumerate(shown):
@@ -38,6 +40,7 @@ def draw_arms(arms: Sequence[dict[str, Any]], chosen: str) -> str:
     axes.set_yticks(range(len(shown)), [_short(arm["name"]) for arm in shown], parse_math=False)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("accuracy in %, with its 95 % interval")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="x", color=_LINE, linewidth=0.7)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -100,7 +103,7 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     axes.tick_params(color=_LINE, labelcolor=_INK, labelsize=9)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_color(_FAINT)
-        axis.label.set_size(9)
+        axis.label.set_fontsize(9)
     return figure, axes
 
 

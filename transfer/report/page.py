@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from transfer.dataset import display
+from transfer.errors import ArtefactError
+from transfer.recipe import dump_recipe
 from transfer.report import figures
 from transfer.report.confusions import MOST_CLASSES, matrix_rows, top_confusions
 from transfer.report.predictions import Prediction, least_sure, read_predictions, surest_mistakes
@@ -17,6 +19,7 @@ from transfer.report.thumbnails import thumbnail
 
 MARK = '<meta name="generator" content="transfer report">'
 _N_THUMBNAILS = 24  # of a kind
+_NEEDED = {"backbone", "data", "head", "machine", "model", "seconds", "strategy", "versions", "weights"}
 _N_LISTED = 100  # files that could not be read
 
 
@@ -38,7 +41,9 @@ def render_page(run: Record) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"display": display, "percent": _percent, "points": _points, "duration": _duration}
-    return environment.get_template("page.html.j2").render(_content(run), mark=MARK)
+    if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
+        raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
+    return environment.get_template("page.html.j2").render(_content(run), mark=MARK).lstrip()
 
 
 def _content(run: Record) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def _content(run: Record) -> dict[str, Any]:
         "trust": run.metrics.get("trust"),
         "n_classes": len(run.classes),
         "parts": parts,
+        "parts_in_words": ", ".join(f"{parts.n[p]:,} {p}" for p in ("train", "val", "test") if p in parts.n),
         "seconds": sum(run.info["seconds"].values()),
         "choice": run.choice,
         "arms_figure": _arms_figure(run),
@@ -73,7 +79,7 @@ def _content(run: Record) -> dict[str, Any]:
         "unreadable": data["unreadable"][:_N_LISTED],
         "n_unreadable": len(data["unreadable"]),
         "command": command(run),
-        "recipe": (run.path / "recipe.yaml").read_text(encoding="utf-8"),
+        "recipe": dump_recipe(run.recipe),
     }
 
 
@@ -108,7 +114,7 @@ def _pictures(run: Record, predictions: Sequence[Prediction]) -> list[dict[str, 
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return "–" if share is None else f"{100 * share:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
 
 
 def _points(gap: float | None, error: float | None) -> str:

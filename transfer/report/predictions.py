@@ -35,7 +35,7 @@ class Prediction:
         bare = self.path.removeprefix("'")
         if bare != self.path and neutral_cell(bare) == self.path:
             files.insert(0, bare if root is None else os.path.join(root, bare))  # noqa: PTH118
-        return next((file for file in files if os.path.lexists(file)), files[-1])  # noqa: PTH110
+        return next((file for file in files if os.path.lexists(file)), files[-1])
 
 
 def read_predictions(run: Record) -> list[Prediction]:

@@ -58,7 +58,7 @@ def write_report(run: Record, out: str | os.PathLike[str] | None = None) -> Repo
 
 
 def _require_replaceable(path: Path) -> None:
-    if not os.path.lexists(path):  # noqa: PTH110 (a link to nowhere is something too)
+    if not os.path.lexists(path):  # a link to nowhere is something too
         return
     if path.is_file():
         with open(path, "rb") as earlier:
