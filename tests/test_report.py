@@ -162,6 +162,19 @@ def test_an_image_that_is_gone_or_another_now_is_a_grey_box(copied: transfer.Run
     assert gone in page.text
 
 
+def test_two_domains_are_named_and_their_pictures_found(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    target = shutil.copytree(shapes, tmp_path / "target")
+    for path in target.glob("*/*.png"):
+        Image.open(path).rotate(90).save(path)
+    settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    joined = transfer.fit(shapes, "linear-svm", test=target, out=tmp_path / "run", **settings)
+    page = read(joined.report)
+    assert f"Trained on {shapes}, reported on {target}." in page.text
+    assert page.pictures >= 24
+    assert "gone" not in {attributes.get("class") for _, attributes in page.tags}
+    assert_needs_nothing_but_itself(page)
+
+
 def test_a_report_made_twice_is_the_same_to_the_byte(run: transfer.Run, tmp_path: Path) -> None:
     first, second = (transfer.write_report(run, tmp_path / name).path.read_bytes() for name in ("a.html", "b.html"))
     assert first == second
