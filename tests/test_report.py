@@ -9,6 +9,7 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -178,6 +179,12 @@ def test_two_domains_are_named_and_their_pictures_found(shapes: Path, weights: P
 def test_a_report_made_twice_is_the_same_to_the_byte(run: transfer.Run, tmp_path: Path) -> None:
     first, second = (transfer.write_report(run, tmp_path / name).path.read_bytes() for name in ("a.html", "b.html"))
     assert first == second
+
+
+def test_the_style_of_a_notebook_changes_nothing(run: transfer.Run, tmp_path: Path) -> None:
+    plain = transfer.write_report(run, tmp_path / "a.html").path.read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "axes.facecolor": "black"}):
+        assert transfer.write_report(run, tmp_path / "b.html").path.read_bytes() == plain
 
 
 def test_only_an_earlier_report_is_replaced(copied: transfer.Run, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,15 @@ _PAGE_COLOURS = {_INK: "var(--ink)", _FAINT: "var(--faint)", _LINE: "var(--line)
 _WIDTH = 4.6  # inches
 _LONGEST_NAME = 36  # characters
 _N_BINS = 10
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Draw as it is said here, whatever style is set in the notebook or on the machine."""
+    import matplotlib.style
+
+    with matplotlib.style.context("default"):
+        yield
 
 
 def draw_arms(arms: Sequence[dict[str, Any]], chosen: str) -> str:

@@ -43,7 +43,9 @@ def render_page(run: Record) -> str:
     environment.filters |= {"display": display, "percent": _percent, "points": _points, "duration": _duration}
     if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
         raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
-    return environment.get_template("page.html.j2").render(_content(run), mark=MARK).lstrip()
+    with figures.own_style():
+        content = _content(run)
+    return environment.get_template("page.html.j2").render(content, mark=MARK).lstrip()
 
 
 def _content(run: Record) -> dict[str, Any]:
