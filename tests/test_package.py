@@ -17,7 +17,7 @@ TIERS = [
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
     ["features", "curves"],
-    ["training", "predictions", "pictures"],
+    ["training", "predictions", "pictures", "report"],
     ["runs"],
     ["strategies"],
     ["comparison", "estimators"],
@@ -99,6 +99,7 @@ def test_the_wheel_carries_the_recipes_and_tables(tmp_path: Path) -> None:
     assert "transfer/recipes/linear-svm.yaml" in names
     assert "transfer/dataset/__init__.py" in names
     assert "transfer/backbones/sizes.csv" in names
+    assert {"transfer/report/page.html.j2", "transfer/report/page.css"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "bench"))]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transfer.features import check_features, export_features, extract_features
     from transfer.predictions import classify_imagenet
     from transfer.recipe import Recipe, load_recipe
+    from transfer.report import write_report
     from transfer.runs import Run, load_run
     from transfer.strategies import fit, inspect, learning_curve
 
@@ -29,6 +30,7 @@ _HOME = {
     "classify_imagenet": "predictions",
     "load_run": "runs",
     "Run": "runs",
+    "write_report": "report",
     "extract_features": "features",
     "export_features": "features",
     "check_features": "features",
@@ -60,6 +62,7 @@ __all__ = [
     "load_run",
     "measure_curve",
     "scan",
+    "write_report",
 ]
 
 

@@ -287,6 +287,22 @@ def evaluate(
 
 
 @cli.command()
+@click.argument("run", type=click.Path())
+@click.option("--out", type=click.Path(), metavar="FILE", help="The page; RUN/report.html by default.")
+@_common()
+def report(run: str, out: str | None) -> None:
+    """Write what a run says about itself as one HTML page.
+
+    Accuracy with its interval, why this strategy, training, classes, confusions, mistakes, and how it was made. The
+    page needs no network. An earlier report is replaced.
+    """
+    from transfer.report import write_report
+    from transfer.runs import load_run
+
+    click.echo(f"Report: {_shown(str(write_report(load_run(run), out).path))}")
+
+
+@cli.command()
 @click.argument("run_and_images", nargs=-1, required=True, type=click.Path(), metavar="[RUN] IMAGE...")
 @click.option("--top", metavar="K", help="Show the K most probable classes: 1, of ImageNet 5.", type=click.IntRange(1))
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write a table.")

@@ -30,6 +30,7 @@ from transfer.machine import describe_processor, versions
 from transfer.predictions import Predictions
 from transfer.progress import Progress
 from transfer.recipe import Recipe, dump_recipe
+from transfer.report import Report, write_report
 
 _FORMAT = "transfer run 2"
 _COMPLETE = "complete"
@@ -84,6 +85,11 @@ class Run:
         """Which strategy was chosen and why, where the recipe was `auto`."""
         path = self.path / "choice.json"
         return Choice.from_dict(_read_json(path)) if path.exists() else None
+
+    @functools.cached_property
+    def report(self) -> Report:
+        """The run as a page, report.html in its folder; it is written when first asked for, and a notebook shows it."""
+        return write_report(self)
 
     @functools.cached_property
     def backbone(self) -> Backbone:

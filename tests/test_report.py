@@ -1,0 +1,330 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+import transfer
+from transfer import cli, metrics
+from transfer.errors import ArtefactError, UsageError
+from transfer.report.predictions import least_sure, read_predictions, surest_mistakes
+from transfer.report.reproduction import command, shell_word
+
+QUICK = ["train.min_steps=0", "train.epochs=3", "train.batch_size=16", "train.augment=none"]
+HOSTILE = [
+    "<script>alert(1)<",
+    '"><img src=x onerror=alert(1)>',
+    "a$b$",
+    "\u05e9\u05dc\u05d5\u05dd",
+    "long" * 60,
+    "two\nlines",
+    "=1+1",
+    "{{ 7 * 7 }}",
+]
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page: its tags, with attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def sections(self) -> list[str]:
+        return [attributes["id"] or "" for tag, attributes in self.tags if tag in ("header", "section")]
+
+    @property
+    def pictures(self) -> int:
+        return sum(tag == "img" for tag, _ in self.tags)
+
+
+def assert_needs_nothing_but_itself(page: Page) -> None:
+    allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert ("meta", {"http-equiv": "Content-Security-Policy", "content": allowed}) in page.tags
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in {"src", "href", "xlink:href"} & attributes.keys():
+            assert (attributes[name] or "").startswith("data:image/jpeg;base64," if tag == "img" else "#")
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> transfer.Run:
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    return transfer.fit(
+        shapes, "linear-svm", out=out, backbone="test_resnet", weights=str(weights), exact=True, quiet=True
+    )
+
+
+@pytest.fixture
+def copied(run: transfer.Run, tmp_path: Path) -> transfer.Run:
+    """The run in a folder of its own, to be changed."""
+    return transfer.load_run(shutil.copytree(run.path, tmp_path / "run"))
+
+
+def read(report: transfer.report.Report) -> Page:
+    return Page(report.path.read_text(encoding="utf-8"))
+
+
+def test_a_report_has_its_sections_in_order(run: transfer.Run, tmp_path: Path) -> None:
+    page = read(transfer.write_report(run, tmp_path / "page.html"))
+    mistakes = ["mistakes"] * (run.metrics["test"]["accuracy"] < 1)
+    assert page.sections == ["answer", "classes", "confusions", *mistakes, "unsure", "reliability", "data", "made"]
+    shown = page.text.replace("\u202f", "")
+    assert f"{run.metrics['test']['accuracy']:.1%} of {run.metrics['test']['n']} test images" in shown
+    assert f"{run.metrics['cross_validation']['accuracy']:.1%}" in shown  # which is to be trusted more
+    for told in (run.info["weights"]["sha256"], run.info["data"]["fingerprint"], "strategy: linear-svm", *run.classes):
+        assert told in page.text
+    n_shown = min(24, run.metrics["test"]["n"])
+    assert page.pictures >= n_shown
+    assert_needs_nothing_but_itself(page)
+
+
+def test_a_report_names_no_address(run: transfer.Run, tmp_path: Path) -> None:
+    assert "://" not in transfer.write_report(run, tmp_path / "page.html").path.read_text(encoding="utf-8")
+
+
+def test_trained_layers_have_curves_and_a_choice_its_arms(
+    shapes: Path, weights: Path, tmp_path: Path, copied: transfer.Run
+) -> None:
+    settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    trained = transfer.fit(shapes, "partial", out=tmp_path / "partial", settings=QUICK, **settings)
+    arm = {"recipe": "", "n_judged": 40, "judged_on": "val", "seconds": 1.5, "gap": None, "standard_error": None}
+    arms = [
+        {**arm, "name": "linear-svm", "accuracy": 0.8, "interval": [0.7, 0.9], "outcome": "the best linear head"},
+        {**arm, "name": "a$b$ <i>", "accuracy": 0.9, "interval": [0.8, 0.95], "gap": 0.1, "outcome": "chosen"},
+        {**arm, "name": "full", "accuracy": None, "interval": None, "outcome": "not tried"},
+    ]
+    choice = {"chosen": "a$b$ <i>", "reason": "It is <better>.", "size": {}, "arms": arms, "curve": None, "budget": {}}
+    (trained.path / "choice.json").write_text(json.dumps(choice))
+    page = read(trained.report)
+    assert page.sections[:3] == ["answer", "choice", "training"]
+    assert "It is <better>." in page.text
+    assert page.text.count("a$b$ <i>") == 2  # in the figure and in the table
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert_needs_nothing_but_itself(page)
+
+
+def test_names_of_classes_are_text_whatever_they_are(weights: Path, shapes: Path, tmp_path: Path) -> None:
+    pictures = sorted(shapes.glob("*/*.png"))
+    for i, name in enumerate(HOSTILE):
+        (tmp_path / "<b>data" / name).mkdir(parents=True)
+        for j in range(7):
+            shutil.copy(pictures[7 * i + j], tmp_path / "<b>data" / name / f"<i>{j}$x$.png")
+    settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    hostile = transfer.fit(tmp_path / "<b>data", "linear-svm", out=tmp_path / "run", **settings)
+    page = read(hostile.report)
+    assert_needs_nothing_but_itself(page)
+    assert not {"b", "i"} & {tag for tag, attributes in page.tags if not attributes.get("style")}
+    for name in HOSTILE:
+        shown = name.replace("\n", "\\n")
+        assert shown in page.text
+        assert ("bdi", {"class": "name", "title": shown}) in page.tags
+    n = hostile.metrics["test"]["n"]
+    n_mistakes = sum(not p.is_right for p in read_predictions(hostile))
+    assert page.pictures == min(n, 24) + min(
+        n_mistakes, 24
+    )  # also those below a name that is stored with an apostrophe
+
+
+def test_an_image_that_is_gone_or_another_now_is_a_grey_box(copied: transfer.Run, shapes: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(shapes, tmp_path / "moved")
+    gone, other, broken = (p.path for p in least_sure(read_predictions(copied), 3))
+    (moved / gone).unlink()
+    Image.new("RGB", (64, 64)).save(moved / other)
+    (moved / broken).write_bytes(b"no image")
+    copied.info["data"]["root"] = str(moved)
+    page = read(copied.report)
+    boxes = sum(attributes.get("class") == "gone" for _, attributes in page.tags)
+    wrong = [p.path for p in surest_mistakes(read_predictions(copied), 24)]
+    assert boxes == 3 + sum(path in wrong for path in (gone, other, broken))
+    assert gone in page.text
+
+
+def test_two_domains_are_named_and_their_pictures_found(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    target = shutil.copytree(shapes, tmp_path / "target")
+    for path in target.glob("*/*.png"):
+        Image.open(path).rotate(90).save(path)
+    settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    joined = transfer.fit(shapes, "linear-svm", test=target, out=tmp_path / "run", **settings)
+    page = read(joined.report)
+    assert f"Trained on {shapes}, reported on {target}." in page.text
+    assert page.pictures >= 24
+    assert "gone" not in {attributes.get("class") for _, attributes in page.tags}
+    assert_needs_nothing_but_itself(page)
+
+
+def test_a_report_made_twice_is_the_same_to_the_byte(run: transfer.Run, tmp_path: Path) -> None:
+    first, second = (transfer.write_report(run, tmp_path / name).path.read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+def test_the_style_of_a_notebook_changes_nothing(run: transfer.Run, tmp_path: Path) -> None:
+    plain = transfer.write_report(run, tmp_path / "a.html").path.read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "axes.facecolor": "black"}):
+        assert transfer.write_report(run, tmp_path / "b.html").path.read_bytes() == plain
+
+
+def test_only_an_earlier_report_is_replaced(copied: transfer.Run, tmp_path: Path) -> None:
+    assert copied.report.path == copied.path / "report.html"
+    transfer.write_report(copied)
+    own = tmp_path / "mine.html"
+    own.write_text("<p>mine</p>")
+    for taken in (own, tmp_path):
+        with pytest.raises(UsageError, match="is no report of this toolkit. Choose another --out"):
+            transfer.write_report(copied, taken)
+    assert own.read_text() == "<p>mine</p>"
+
+
+def test_a_notebook_shows_the_page_in_a_frame_without_scripts(copied: transfer.Run) -> None:
+    shown = Page(copied.report._repr_html_())
+    [(tag, attributes)] = shown.tags
+    assert tag == "iframe"
+    assert "sandbox" in attributes
+    assert attributes["srcdoc"] == copied.report.path.read_text(encoding="utf-8")
+
+
+def test_200_classes_and_50000_images_stay_small_and_quick(copied: transfer.Run, shapes: Path) -> None:
+    random = np.random.default_rng(0)
+    classes = [f"class {i:03d} with a name of some length" for i in range(200)]
+    labels = random.integers(0, 200, 50_000)
+    probabilities = random.random((50_000, 200), dtype=np.float32) ** 30
+    probabilities[np.arange(50_000), labels] += 0.5
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    real = sorted(str(path.relative_to(shapes)) for path in shapes.glob("*/*.png"))
+    paths = [real[i] if i < len(real) else f"{classes[c]}/{i}.png" for i, c in enumerate(labels)]
+    guesses = probabilities.argmax(axis=1)
+    with open(copied.path / "predictions.csv", "w", newline="") as target:
+        table = csv.writer(target)
+        table.writerow(["path", "label", "predicted", "probability"])
+        table.writerows(
+            [path, classes[c], classes[g], round(float(p[g]), 4)]
+            for path, c, g, p in zip(paths, labels, guesses, probabilities, strict=True)
+        )
+    with open(copied.path / "split.csv", "w", newline="") as target:
+        table = csv.writer(target)
+        table.writerow(["path", "label", "split", "sha256"])
+        table.writerows([path, classes[c], "test", ""] for path, c in zip(paths, labels, strict=True))
+    copied.metrics["test"] = metrics.evaluate(probabilities, labels, classes)
+    copied.classes = tuple(classes)
+    started = time.monotonic()
+    path = copied.report.path
+    assert time.monotonic() - started < 30
+    assert path.stat().st_size < 5_000_000
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "Taken for" in page.text  # a table in place of a matrix
+    assert sum("table" in tag for tag, _ in page.tags) < 10
+
+
+def test_the_command_that_makes_it_again_is_quoted_for_a_shell(copied: transfer.Run, shapes: Path) -> None:
+    copied.info["data"]["root"] = "/my data/$HOME"
+    split, recipe = copied.path / "split.csv", copied.path / "recipe.yaml"
+    assert command(copied) == f"transfer fit '/my data/$HOME' --split {split} --recipe {recipe}"
+    assert escape(command(copied), quote=False) in copied.report.path.read_text().replace("&#39;", "'")
+    copied.info["data"]["root"] = None  # lists, or two domains
+    assert command(copied) == f"transfer fit {split} --recipe {recipe}"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+@pytest.mark.parametrize("name", ["a b", "it's", "two\nlines", "\u202egnp.exe", "back\\slash\n'"])
+def test_a_shell_reads_the_quoted_word_as_it_was(name: str) -> None:
+    told = subprocess.run(
+        ["bash", "-c", f"printf %s {shell_word(name)}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    )
+    assert told.stdout.decode() == name
+
+
+def test_the_command_fits_the_same_parts_again(run: transfer.Run, tmp_path: Path) -> None:
+    _, _, data, _, split, _, recipe = command(run).split()
+    again = transfer.fit(data, recipe, split=split, out=tmp_path / "again", quiet=True)
+    assert (again.path / "predictions.csv").read_bytes() == (run.path / "predictions.csv").read_bytes()
+
+
+def run_cli(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["transfer", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_line_writes_it(
+    copied: transfer.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run_cli("report", copied.path, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == f"Report: {copied.path / 'report.html'}\n"
+    assert run_cli("report", copied.path, "--out", tmp_path / "page.html", monkeypatch=monkeypatch) == 0
+    assert (tmp_path / "page.html").read_bytes() == (copied.path / "report.html").read_bytes()
+
+
+def test_an_incomplete_run_is_refused(
+    copied: transfer.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (copied.path / "run.json").write_text(json.dumps({**copied.info, "status": "running"}))
+    assert run_cli("report", copied.path, monkeypatch=monkeypatch) == 4
+    assert "is not a complete run" in capsys.readouterr().err
+    assert not (copied.path / "report.html").exists()
+
+
+def test_a_run_with_damaged_tables_is_refused(copied: transfer.Run) -> None:
+    (copied.path / "predictions.csv").write_text("path,label\na,b\n")
+    with pytest.raises(ArtefactError, match="Fit again"):
+        transfer.write_report(copied)
+    (copied.path / "predictions.csv").unlink()
+    with pytest.raises(ArtefactError, match="Cannot read"):
+        transfer.write_report(copied)
+    del copied.info["seconds"]
+    with pytest.raises(ArtefactError, match="lacks 'seconds'"):
+        transfer.write_report(copied)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_scrolling_sideways(copied: transfer.Run, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or pytest.skip("no chromium here (Debian's package `chromium`)")
+    for row, name in zip(copied.metrics["test"]["per_class"], HOSTILE[3:], strict=False):
+        row["name"] = name
+    copied.classes = tuple(HOSTILE[4:7])
+    copied.info["data"]["notes"] = ["note" * 100]
+    page = copied.report.path.read_text(encoding="utf-8")
+    frame = tmp_path / "frame.html"  # the page itself has no script to measure with
+    frame.write_text(
+        f'<iframe id="page" style="border: 0; width: {width}px; height: 800px" srcdoc="{escape(page)}"></iframe>'
+        "<script>onload = () => { const root = document.getElementById('page').contentDocument.documentElement;"
+        " document.title = root.scrollWidth + ' ' + root.scrollHeight }</script>",
+        encoding="utf-8",
+    )
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
+    told = subprocess.run(
+        [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", str(frame)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = re.search(r"<title>(\d+) (\d+)</title>", told.stdout)
+    assert found
+    assert int(found[1]) == width
+    assert int(found[2]) > 2000
+    assert "CONSOLE" not in told.stderr  # where refused requests and errors are told

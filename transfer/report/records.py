@@ -1,0 +1,26 @@
+"""Record: what of a run a report reads. It is the face of `runs.Run`, which lies above."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from transfer.choice import Choice
+from transfer.recipe import Recipe
+
+
+class Record(Protocol):
+    """A complete run: its folder and its settings and numbers as read."""
+
+    path: Path
+    info: dict[str, Any]
+    classes: tuple[str, ...]
+    metrics: dict[str, Any]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings with every default."""
+
+    @property
+    def choice(self) -> Choice | None:
+        """Which strategy was chosen and why, where the recipe was `auto`."""

@@ -1,0 +1,37 @@
+"""Thumbnail: a small picture of an image, inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from transfer.errors import DataError
+from transfer.images import decode
+
+_SIDE = 128  # pixels of the longer side
+_QUALITY = 78  # about 4 kB each
+
+
+def thumbnail(path: str, content: str | None, max_pixels: int) -> str | None:
+    """Return an image as a data URI, at most 128 pixels wide and high.
+
+    Parameters
+    ----------
+    content
+        The SHA-256 that the file must have: what is shown is what was predicted.
+
+    Returns
+    -------
+    str or None
+        None where the file is missing, cannot be read, or is another one by now.
+    """
+    from PIL import Image
+
+    try:
+        picture = Image.fromarray(decode(path, max_pixels=max_pixels, at_least=_SIDE, content=content))
+    except DataError:
+        return None
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=None)
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
