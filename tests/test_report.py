@@ -115,7 +115,15 @@ def test_trained_layers_have_curves_and_a_choice_its_arms(
         {**arm, "name": "a$b$ <i>", "accuracy": 0.9, "interval": [0.8, 0.95], "gap": 0.1, "outcome": "chosen"},
         {**arm, "name": "full", "accuracy": None, "interval": None, "outcome": "not tried"},
     ]
-    choice = {"chosen": "a$b$ <i>", "reason": "It is <better>.", "size": {}, "arms": arms, "curve": None, "budget": {}}
+    choice = {
+        "chosen": "a$b$ <i>",
+        "reason": "It is <better>.",
+        "size": {},
+        "arms": arms,
+        "taps": None,
+        "curve": None,
+        "budget": {},
+    }
     (trained.path / "choice.json").write_text(json.dumps(choice))
     page = read(trained.report)
     assert page.sections[:3] == ["answer", "choice", "training"]
