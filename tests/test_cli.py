@@ -69,6 +69,7 @@ def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Pa
     assert code == 0
     assert re.search(r"Test: accuracy \d+\.\d% \(95 % interval \d+\.\d% to \d+\.\d%\)", out)
     assert "Run: runs/shapes-linear-svm" in out
+    assert "Report: runs/shapes-linear-svm/report.html" in out
     assert "60/60 images" in err
 
     code, out, _ = run_cli("predict", "runs/shapes-linear-svm", shapes / "circle", "--top", 2, "--csv", "out.csv", "-q")

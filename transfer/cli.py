@@ -141,6 +141,7 @@ def fit(
     if test:
         click.echo(f"Validation is of {_shown(data)}, test of {_shown(test)}.")
     click.echo(f"Run: {run.path}")
+    click.echo(f"Report: {_shown(str(run.report.path))}")
 
 
 @cli.command()
