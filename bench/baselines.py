@@ -59,6 +59,7 @@ def main() -> None:
 def _fit(data: Path, options: list[str], scratch: Path) -> dict:
     out = scratch / f"run{len(list(scratch.glob('run*')))}"
     command = [sys.executable, "-m", "transfer.cli", "fit", str(data), *options, "--out", str(out), "--json", "-q"]
+    command.append("--no-report")
     environment = {**os.environ, "TRANSFER_CACHE": str(scratch / "cache"), "HF_HUB_OFFLINE": "1"}
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -48,7 +48,7 @@ def _compare(folder: Path, strategy: str, n_epochs: int, plain_epochs: int) -> N
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         fit = ["fit", str(folder), "--recipe", strategy, "--epochs", str(n_epochs), "--out", str(run), "-q"]
-        fit += ["--set", "train.min_steps=0", "--set", "train.refit=false"]
+        fit += ["--set", "train.min_steps=0", "--set", "train.refit=false", "--no-report"]
         environment = {**os.environ, "TRANSFER_CACHE": str(Path(scratch) / "cache"), "HF_HUB_OFFLINE": "1"}
         started = time.perf_counter()
         command = [sys.executable, "-m", "transfer.cli", *fit]

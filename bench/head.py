@@ -47,6 +47,7 @@ def main() -> None:
             for name in ("fit", "second fit"):
                 out = str(Path(scratch) / name.replace(" ", "-"))
                 fit = ["fit", str(arguments.folder), "--recipe", "linear-svm", "--out", out, "--json", "-q"]
+                fit.append("--no-report")
                 _time(name, [sys.executable, "-m", "transfer.cli", *fit], scratch, seconds, accuracy)
     base = statistics.median(seconds["tutorial"])
     print(f"{arguments.folder.name}, {arguments.epochs} epochs of the tutorial, medians of {arguments.rounds} rounds")

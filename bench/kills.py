@@ -57,7 +57,7 @@ def main() -> None:
 def _start(arguments: argparse.Namespace, scratch: Path, name: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "transfer.cli", "fit", str(arguments.folder), "--recipe", arguments.recipe]
     command += ["--per-class", "10", "--epochs", "12", "--set", "train.min_steps=0", "--set", "train.views=2"]
-    command += ["--out", str(scratch / name), "--resume", "--exact", "-q"]
+    command += ["--out", str(scratch / name), "--resume", "--exact", "-q", "--no-report"]
     # one cache for all: what is resumed is known by what it is
     environment = {**os.environ, "TRANSFER_CACHE": str(scratch / "cache"), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -80,7 +80,7 @@ def _fit(folder: Path, size: str, seed: int, policy: str, settings: list[str]) -
         run = Path(scratch) / "run"
         recipe = "auto" if policy in AUTO else policy
         command = [sys.executable, "-m", "transfer.cli", "fit", str(folder), "--recipe", recipe, "--seed", str(seed)]
-        command += ["--out", str(run), "--json", "-q", *AUTO.get(policy, [])]
+        command += ["--out", str(run), "--json", "-q", "--no-report", *AUTO.get(policy, [])]
         command += ["--per-class", size] * (size != "all")
         trains = policy not in ("linear-svm", "frozen")
         command += [word for each in settings if trains or not each.startswith("train.") for word in ("--set", each)]

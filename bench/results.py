@@ -49,7 +49,7 @@ def main() -> None:
 def _fit(folder: str, size: str, recipe: str, seed: int, settings: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "transfer.cli", "fit", folder, "--recipe", recipe, "--seed", str(seed)]
-        command += ["--out", str(Path(scratch) / "run"), "--json", "-q"]
+        command += ["--out", str(Path(scratch) / "run"), "--json", "-q", "--no-report"]
         command += ["--per-class", size] * (size != "all")
         command += [word for setting in settings for word in ("--set", setting)]
         environment = {

@@ -45,7 +45,7 @@ def _row(folder: Path, recipe: str, only_ours: bool) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
         environment = {**os.environ, "TRANSFER_CACHE": str(Path(scratch) / "cache"), "HF_HUB_OFFLINE": "1"}
-        fit = ["fit", str(folder), "--recipe", recipe, "--out", str(out), "-q"]
+        fit = ["fit", str(folder), "--recipe", recipe, "--out", str(out), "-q", "--no-report"]
         subprocess.run([sys.executable, "-m", "transfer.cli", *fit], env=environment, check=True, capture_output=True)
         run = load_run(out)
         test = run.metrics["test"]

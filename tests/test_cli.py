@@ -88,6 +88,10 @@ def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Pa
 
     code, out, _ = run_cli("fit", shapes, "--recipe", "linear-svm", *tiny, "-q", "--json")
     assert json.loads(out)["run"] == "runs/shapes-linear-svm-2"
+    assert Path(json.loads(out)["report"]).is_file()
+    code, out, _ = run_cli("fit", shapes, "--recipe", "linear-svm", *tiny, "-q", "--no-report")
+    assert "Report:" not in out
+    assert not (tmp_path / "runs" / "shapes-linear-svm-3" / "report.html").exists()
 
 
 def test_another_domain_is_reported_on(run_cli, shapes: Path, weights: Path, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @click.option("--minutes", type=float, metavar="M", help="Be done within this time, with fewer epochs if need be.")
 @click.option("--no-race", is_flag=True, help="Choose by what linear heads show, without training layers on trial.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
+@click.option("--no-report", is_flag=True, help="Do not write report.html into the run.")
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Write event files beside the run while it trains.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
 def fit(
@@ -90,6 +91,7 @@ def fit(
     per_class: int | None,
     tap: tuple[str, ...],
     no_race: bool,
+    no_report: bool,
     epochs: int | None,
     minutes: float | None,
     resume: bool,
@@ -132,8 +134,9 @@ def fit(
         quiet=quiet,
         **changes,
     )
+    page = {} if no_report else {"report": str(run.report.path)}
     if as_json:
-        _print_json({"run": str(run.path), **run.metrics})
+        _print_json({"run": str(run.path), **page, **run.metrics})
         return
     if run.choice:
         click.echo(f"Chosen: {run.choice.chosen}. Why: {run.path / 'choice.json'}")
@@ -141,7 +144,8 @@ def fit(
     if test:
         click.echo(f"Validation is of {_shown(data)}, test of {_shown(test)}.")
     click.echo(f"Run: {run.path}")
-    click.echo(f"Report: {_shown(str(run.report.path))}")
+    for path in page.values():
+        click.echo(f"Report: {_shown(path)}")
 
 
 @cli.command()
