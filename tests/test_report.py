@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def assert_needs_nothing_but_itself(page: Page) -> None:
-    allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     assert ("meta", {"http-equiv": "Content-Security-Policy", "content": allowed}) in page.tags
     names = {tag for tag, _ in page.tags}
     assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
@@ -252,6 +252,9 @@ def test_the_command_that_makes_it_again_is_quoted_for_a_shell(copied: transfer.
     assert command(copied) == f"transfer fit '/my data/$HOME' --split {split} --recipe {recipe}"
     assert escape(command(copied), quote=False) in copied.report.path.read_text().replace("&#39;", "'")
     copied.info["data"]["root"] = None  # lists, or two domains
+    assert command(copied) is None  # relative paths, from where nobody knows
+    lines = split.read_text().splitlines()
+    split.write_text("\n".join([lines[0], *(f"{shapes}/{line}" for line in lines[1:])]))
     assert command(copied) == f"transfer fit {split} --recipe {recipe}"
 
 
@@ -336,3 +339,21 @@ def test_a_browser_shows_it_without_scrolling_sideways(copied: transfer.Run, tmp
     assert int(found[1]) == width
     assert int(found[2]) > 2000
     assert "CONSOLE" not in told.stderr  # where refused requests and errors are told
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(0.9997, "> 99.9"), (0.0001, "< 0.1"), (1.0, "100.0"), (0.0, "0.0"), (0.8712, "87.1")]
+)
+def test_nothing_is_rounded_to_perfection(share: float, shown: str) -> None:
+    from transfer.report.page import _percent
+
+    assert _percent(share).startswith(shown)
+
+
+def test_there_is_no_command_where_none_makes_the_run_again(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    thinned = transfer.fit(shapes, "ridge", settings=["data.per_class=4"], out=tmp_path / "thinned", **options)
+    assert command(thinned) is None
+    assert "This command" not in thinned.report.path.read_text()
+    assert "trust" not in thinned.metrics  # the folds would hold more images than are to be trained on
+    assert not any("cross-validated" in line for line in thinned.info["data"]["split"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def _common(*names: str) -> Callable[[Any], Any]:
 @click.option("--minutes", type=float, metavar="M", help="Be done within this time, with fewer epochs if need be.")
 @click.option("--no-race", is_flag=True, help="Choose by what linear heads show, without training layers on trial.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
-@click.option("--no-report", is_flag=True, help="Do not write report.html into the run.")
+@click.option("--no-report", is_flag=True, help="Without report.html, which holds some pictures.")
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Write event files beside the run while it trains.")
 @_common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
 def fit(
@@ -134,8 +135,8 @@ def fit(
         quiet=quiet,
         **changes,
     )
-    page = {} if no_report else {"report": str(run.report.path)}
     if as_json:
+        page = {} if no_report else {"report": _write_page(run)}
         _print_json({"run": str(run.path), **page, **run.metrics})
         return
     if run.choice:
@@ -144,8 +145,22 @@ def fit(
     if test:
         click.echo(f"Validation is of {_shown(data)}, test of {_shown(test)}.")
     click.echo(f"Run: {run.path}")
-    for path in page.values():
-        click.echo(f"Report: {_shown(path)}")
+    page_file = None if no_report else _write_page(run)
+    if page_file:
+        click.echo(f"Report: {_shown(page_file)}")
+
+
+def _write_page(run: Any) -> str | None:
+    """Write the report of a finished run; whatever goes wrong with it, the run is safe, and that is what is said."""
+    safe = f"The run is safe in {run.path}; `transfer report {run.path}` writes its page."
+    try:
+        return str(run.report.path)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. {safe}", err=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        click.echo(f"No report: {' '.join(str(error).split())} {safe}", err=True)
+        return None
 
 
 @cli.command()
@@ -435,7 +450,7 @@ def learning_curve(
             csv_file, header, ([p.images_per_class, p.n, p.accuracy, p.standard_error, p.n_draws] for p in curve.points)
         )
     if plot:
-        write_figure(plot, draw_curve(curve, f"{_shown(Path(data).name)}, {backbone or DEFAULT}"))
+        write_figure(plot, draw_curve(curve, f"{_shown(Path(data).absolute().name)}, {backbone or DEFAULT}"))
     if as_json:
         _print_json(curve.to_dict())
         return
@@ -732,6 +747,7 @@ _INTERRUPTED = (
 def main() -> None:
     """Run the command line; end with the exit code of the house."""
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ["MPLBACKEND"] = "agg"  # that of a notebook, which started us, may not be here
     try:
         code = cli.main(prog_name="transfer", standalone_mode=False)
     except TransferError as error:

@@ -73,7 +73,12 @@ class Run:
         """The settings of the run, with every default."""
         import yaml
 
-        return Recipe.model_validate(yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8")))
+        path = self.path / "recipe.yaml"
+        try:
+            return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:  # pydantic's is a ValueError
+            why = " ".join(str(error).split())
+            raise ArtefactError(f"{path} is not what this version writes ({why}). Fit again.") from None
 
     @functools.cached_property
     def asked(self) -> Recipe:

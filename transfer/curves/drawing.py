@@ -42,7 +42,7 @@ def draw_curve(curve: LearningCurve, title: str = "Learning curve") -> Figure:
     _scale(axes, per_class)
     axes.set_xlabel("images per class to learn from")
     axes.set_ylabel("accuracy on held-out images, %")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, parse_math=False)
     axes.grid(color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -18,6 +18,7 @@ from transfer.errors import DataError, UsageError, did_you_mean
 from transfer.files import neutral_cell, write_csv
 
 _SMALL_SET = 300  # below it one drawn test part is too small to be trusted alone
+_TRUST = "trust the cross-validated result more."
 _MOST_HELD_OUT = 2500  # 95 % intervals are within 2 points from here on; more images serve better in training
 
 
@@ -28,6 +29,11 @@ class Split:
     parts: np.ndarray  # unicode (n,), aligned with `Dataset.paths`
     reason: list[str]  # what came from the data and what was drawn, in words
     cross_validate: bool  # the drawn test part is too small to be trusted alone
+
+    @property
+    def reasons_of_parts(self) -> list[str]:
+        """The reasons without the advice to trust a cross-validation, for a split that will have none."""
+        return [line for line in self.reason if not line.endswith(_TRUST)]
 
     def indices(self, part: str) -> np.ndarray:
         """Return the positions of the images of `part` (train, val or test)."""
@@ -100,7 +106,7 @@ def _complete(
         reason.append(f"train: {int((parts == 'train').sum())} images, the rest.")
     cross_validate = len(np.unique(dataset.parts)) < 2 and len(dataset) < _SMALL_SET
     if cross_validate:
-        reason.append(f"{len(dataset)} images are few for a test part: trust the cross-validated result more.")
+        reason.append(f"{len(dataset)} images are few for a test part: {_TRUST}")
     return Split(parts, reason, cross_validate)
 
 

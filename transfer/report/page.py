@@ -8,6 +8,7 @@ from typing import Any
 
 from transfer.dataset import display
 from transfer.errors import ArtefactError
+from transfer.images import MAX_PIXELS
 from transfer.recipe import dump_recipe
 from transfer.report import figures
 from transfer.report.confusions import MOST_CLASSES, matrix_rows, top_confusions
@@ -43,9 +44,12 @@ def render_page(run: Record) -> str:
     environment.filters |= {"display": display, "percent": _percent, "points": _points, "duration": _duration}
     if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
         raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
-    with figures.own_style():
-        content = _content(run)
-    return environment.get_template("page.html.j2").render(content, mark=MARK).lstrip()
+    try:
+        with figures.own_style():
+            content = _content(run)
+        return environment.get_template("page.html.j2").render(content, mark=MARK).lstrip()
+    except (KeyError, TypeError, ValueError, jinja2.UndefinedError) as error:
+        raise ArtefactError(f"{run.path} is not what this version writes ({error}). Fit again.") from error
 
 
 def _content(run: Record) -> dict[str, Any]:
@@ -81,7 +85,9 @@ def _content(run: Record) -> dict[str, Any]:
         "unreadable": data["unreadable"][:_N_LISTED],
         "n_unreadable": len(data["unreadable"]),
         "command": command(run),
-        "recipe": dump_recipe(run.recipe),
+        "recipe": [display(line) for line in dump_recipe(run.recipe).splitlines()],
+        "starts_solved": run.recipe.train.start == "solved",
+        "is_calibrated": "Not calibrated" not in run.info["head"]["rule"],
     }
 
 
@@ -105,18 +111,27 @@ def _worst_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _pictures(run: Record, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     root = run.info["data"]["root"]
-    max_pixels = run.recipe.data.max_pixels
+    max_pixels = min(run.recipe.data.max_pixels, MAX_PIXELS)
     return [
         {
             "prediction": p,
-            "source": thumbnail(p.file(None if root is None else Path(root)), p.content, max_pixels),
+            "source": thumbnail(p.file(None if root is None else Path(root)), p.content, max_pixels)
+            if p.content
+            else None,
         }
         for p in predictions
     ]
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
+    if share is None:
+        return "–"
+    text, smallest = f"{100 * share:.{digits}f}", 10.0**-digits
+    if share < 1 and float(text) == 100:  # nothing is rounded to perfection
+        text = f"> {100 - smallest:.{digits}f}"
+    elif share > 0 and float(text) == 0:
+        text = f"< {smallest:.{digits}f}"
+    return f"{text}\N{NARROW NO-BREAK SPACE}%"
 
 
 def _points(gap: float | None, error: float | None) -> str:
@@ -132,7 +147,11 @@ def _duration(seconds: float) -> str:
 
     >>> _duration(8.3), _duration(61), _duration(4000)
     ('8 seconds', '1 minute', '67 minutes')
+    >>> _duration(36000)
+    '10.0 hours'
     """
     n, unit = (seconds / 60, "minute") if seconds >= 59.5 else (seconds, "second")
+    if n >= 90 and unit == "minute":
+        return f"{n / 60:.1f} hours"
     shown = max(1, round(n)) if n >= 1 else round(n, 1)
     return f"{shown} {unit}{'' if shown == 1 else 's'}"

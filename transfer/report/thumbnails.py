@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
-from transfer.errors import DataError
+from transfer.errors import DataError, ResourceError
 from transfer.images import decode
 
 _SIDE = 128  # pixels of the longer side
@@ -29,7 +29,7 @@ def thumbnail(path: str, content: str | None, max_pixels: int) -> str | None:
 
     try:
         picture = Image.fromarray(decode(path, max_pixels=max_pixels, at_least=_SIDE, content=content))
-    except DataError:
+    except (DataError, ResourceError, MemoryError):
         return None
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=None)
     data = io.BytesIO()

@@ -118,14 +118,14 @@ def _outlook(curve: LearningCurve) -> str:
 def _linear_row(arm: LinearArm, winner: LinearArm | DeepArm, evidence: Evidence) -> dict[str, Any]:
     outcome = f"{arm.gap} against the best before it" if arm.gap else "the first, with which the others were compared"
     if arm is evidence.best:
-        outcome = "the best linear head, with which deeper layers were compared"
+        outcome += "; the best linear head"
     return {
         "name": arm.name,
         "recipe": arm.recipe.strategy,
         **_numbers(arm.reading, arm.gap),
         "judged_on": "train and val, each image by a head that had not seen it",
         "seconds": round(arm.seconds, 3),
-        "outcome": "chosen" if arm is winner else outcome,
+        "outcome": f"chosen: {outcome}" if arm is winner else outcome,
     }
 
 

@@ -131,8 +131,12 @@ def _find_parts(dataset: Dataset, recipe: Recipe, split: str | Path | None) -> t
         parts = draw_split(rest, seed=seed, test_share=settings.test_share, val_share=settings.val_share)
     if settings.per_class:
         thinned = thin_out(rest, parts, settings.per_class, seed)
-        reason = [*parts.reason, f"At most {settings.per_class} images of each class are trained on, as asked."]
-        kept, parts = kept[thinned], Split(parts.parts[thinned], reason, parts.cross_validate)
+        reason = [
+            *parts.reasons_of_parts,
+            f"At most {settings.per_class} images of each class are trained on, as asked.",
+        ]
+        # over few images the folds of a cross-validation would hold more of them than are to be trained on
+        kept, parts = kept[thinned], Split(parts.parts[thinned], reason, False)
     if dataset.domains and len(drawn):
         return add_few(kept, parts, drawn, dataset.domains, seed)
     return kept, parts
