@@ -178,7 +178,7 @@ def test_every_recipe_says_its_protocol_in_words(name: str) -> None:
     recipe = load_recipe(name)
     lines = describe_protocol(recipe, Preprocessing())
     assert lines[0].startswith("Images: 224 px")
-    assert len(lines) == (1 if recipe.is_fine_tuning else 2)
+    assert len(lines) == (1 if recipe.may_tune else 2)
 
 
 def test_the_protocol_names_resize_normalisation_classifier_and_selection() -> None:
