@@ -56,7 +56,7 @@ def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     read = "the layers that a search finds" if recipe.taps == (SEARCH,) else " and ".join(map(repr, recipe.taps))
     made = "made by hand" if recipe.backbone in HANDMADE else f"frozen up to {read}"
     what = {
-        "auto": f"what of {recipe.backbone} is trained is chosen by measurement",
+        "auto": f"how much of {recipe.backbone} is trained is found by measurement",
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
     }.get(recipe.strategy, f"{recipe.backbone} {made}")
