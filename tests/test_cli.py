@@ -303,15 +303,19 @@ def test_options_that_do_not_go_together_are_refused(run_cli, arguments: list[st
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("bad backend"), MemoryError("none left")])
-def test_a_report_that_fails_leaves_the_run_and_its_scores(
-    run_cli, shapes: Path, weights: Path, monkeypatch, error: Exception
-) -> None:
+def fit_with_failing_report(run_cli, shapes: Path, weights: Path, monkeypatch, error: BaseException):
     def fail(run: object) -> None:
         raise error
 
     monkeypatch.setattr("transfer.runs.write_report", fail)
-    code, out, err = run_cli("fit", shapes, "--recipe", "ridge", "--backbone", "test_resnet", "--weights", weights)
+    return run_cli("fit", shapes, "--recipe", "ridge", "--backbone", "test_resnet", "--weights", weights)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("bad backend"), MemoryError("none left")])
+def test_a_report_that_fails_leaves_the_run_and_its_scores(
+    run_cli, shapes: Path, weights: Path, monkeypatch, error: Exception
+) -> None:
+    code, out, err = fit_with_failing_report(run_cli, shapes, weights, monkeypatch, error)
     assert code == 0
     assert "Test: accuracy" in out
     assert "Run: runs/shapes-ridge" in out
@@ -321,11 +325,7 @@ def test_a_report_that_fails_leaves_the_run_and_its_scores(
 def test_an_interrupt_during_the_report_does_not_advise_to_fit_again(
     run_cli, shapes: Path, weights: Path, monkeypatch
 ) -> None:
-    def interrupt(run: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("transfer.runs.write_report", interrupt)
-    code, _, err = run_cli("fit", shapes, "--recipe", "ridge", "--backbone", "test_resnet", "--weights", weights)
+    code, _, err = fit_with_failing_report(run_cli, shapes, weights, monkeypatch, KeyboardInterrupt())
     assert code == 130
     assert "The run is safe" in err
     assert "the same command" not in err

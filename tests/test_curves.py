@@ -18,10 +18,10 @@ from transfer.curves import (
     measure_curve,
     read_accuracy,
     require_figure,
-    write_figure,
 )
 from transfer.curves.subsets import draw_nested, shares_of
 from transfer.errors import DataError, UsageError
+from transfer.files import write_figure
 from transfer.heads import fit_head
 
 SIZES = np.array([100.0, 200, 400, 800, 1600])

@@ -80,6 +80,11 @@ def test_each_view_has_the_row_that_it_has_alone(shapes: Path, backbone: Backbon
     assert again.n_computed == 0
 
 
+def fit_linear_svm(shapes: Path, weights: Path, out: Path, settings: list[str]) -> transfer.Run:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    return transfer.fit(shapes, "linear-svm", out=out, settings=settings, **options)
+
+
 CHANGES = {
     "two views": ["features.views=2"],
     "sixteen views, squared": ["features.views=16", "features.power=2", "features.norm=l2"],
@@ -98,15 +103,7 @@ CHANGES = {
 def test_a_run_predicts_what_its_recipe_measured(
     shapes: Path, weights: Path, tmp_path: Path, changes: list[str]
 ) -> None:
-    run = transfer.fit(
-        shapes,
-        "linear-svm",
-        backbone="test_resnet",
-        weights=str(weights),
-        out=tmp_path / "run",
-        quiet=True,
-        settings=changes,
-    )
+    run = fit_linear_svm(shapes, weights, tmp_path / "run", changes)
     again = transfer.load_run(run.path)
     rows = [line.split(",") for line in (run.path / "predictions.csv").read_text().splitlines()[1:]]
     found = again.predict([shapes / path for path, *_ in rows])
@@ -119,15 +116,7 @@ def test_the_recipe_of_a_network_with_normalised_rows_is_one_network(
     shapes: Path, weights: Path, tmp_path: Path
 ) -> None:
     settings = ["features.norm=l2", "features.power=0.5"]
-    run = transfer.fit(
-        shapes,
-        "linear-svm",
-        backbone="test_resnet",
-        weights=str(weights),
-        out=tmp_path / "run",
-        quiet=True,
-        settings=settings,
-    )
+    run = fit_linear_svm(shapes, weights, tmp_path / "run", settings)
     pixels = torch.rand(2, 3, *run.backbone.input_shape[1:])
     with torch.inference_mode():
         rows = run.representation.normalise(run.backbone.model(pixels)).numpy()
@@ -212,15 +201,7 @@ def test_what_no_recipe_can_mean_is_refused(recipe: str, settings: list[str], me
 
 
 def test_ten_views_are_worth_a_row_each_in_the_run_folder(shapes: Path, weights: Path, tmp_path: Path) -> None:
-    run = transfer.fit(
-        shapes,
-        "linear-svm",
-        backbone="test_resnet",
-        weights=str(weights),
-        out=tmp_path / "run",
-        quiet=True,
-        settings=["features.views=10"],
-    )
+    run = fit_linear_svm(shapes, weights, tmp_path / "run", ["features.views=10"])
     assert json.loads((run.path / "run.json").read_text())["representation"]["n_views"] == 10
     assert len(run.representation.views) == len(FIXED_VIEWS[10])
     with pytest.raises(UsageError, match="10 views"):

@@ -425,8 +425,8 @@ def learning_curve(
     of these. The test part is not looked at.
     """
     from transfer.backbones import DEFAULT
-    from transfer.curves import draw_curve, read_accuracy, require_figure, write_figure
-    from transfer.files import require_folder, write_csv
+    from transfer.curves import draw_curve, read_accuracy, require_figure
+    from transfer.files import require_folder, write_csv, write_figure
     from transfer.strategies import learning_curve
 
     wanted = None if target is None else read_accuracy(target)

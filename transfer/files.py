@@ -19,11 +19,14 @@ import socket
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TEMPORARY = ".partial"
 
@@ -96,6 +99,18 @@ def scratch_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_figure(path: str | os.PathLike[str], figure: Figure, dpi: float | None = None) -> None:
+    """Write a figure of matplotlib, PNG or SVG by the end of the name, whole; the same figure gives the same bytes."""
+    import matplotlib
+
+    kind = Path(path).suffix.lower().removeprefix(".")
+    data = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "transfer"}):
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(data, format=kind, dpi=dpi or "figure", metadata=metadata)
+    write_bytes(path, data.getvalue())
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

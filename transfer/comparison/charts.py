@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.files import write_bytes
+from transfer.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +25,6 @@ _ANGLES = (35, -35, 145, -145, 0, 180, 65, -65, 115, -115)  # degrees
 
 def write_chart(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw test accuracy with its 95 % interval against seconds, as SVG and PNG; recipes that failed are left out."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,11 +39,8 @@ def write_chart(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> Non
             row["seconds"], y, [[y - low], [high - y]], fmt="o", color=colour, markersize=7, capsize=4, elinewidth=1.2
         )
     _label(axes, shown)
-    with matplotlib.rc_context({"svg.hashsalt": CHART}):  # the same numbers give the same file
-        for kind, dots in _DOTS.items():
-            data = io.BytesIO()
-            figure.savefig(data, format=kind, dpi=dots, metadata={"Date": None} if kind == "svg" else None)
-            write_bytes(folder / f"{CHART}.{kind}", data.getvalue())
+    for kind, dots in _DOTS.items():
+        write_figure(folder / f"{CHART}.{kind}", figure, dots)
 
 
 def _set_axes(axes: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:

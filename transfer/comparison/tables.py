@@ -78,25 +78,23 @@ def charge(results: Sequence[Result]) -> dict[tuple[str, int], float]:
     whose trials are steps of their own, started from an empty cache.
     """
     finished = [result for result in results if not result.error]
-    charged = {
-        (result.recipe, result.seed): result.seconds - sum(result.steps.get(step, 0.0) for step in _SECOND_READINGS)
-        for result in finished
-        if result.settings.is_auto
-    }
-    finished = [result for result in finished if not result.settings.is_auto]
     dearest: dict[tuple[Any, ...], float] = {}
     for result in finished:
-        for step in _SHARED:
-            if step in result.steps:
-                key = _key(step, result.settings)
-                dearest[key] = max(dearest.get(key, 0.0), result.steps[step] / _n_passes(step, result.settings))
+        for step in _shared_steps(result):
+            key = _key(step, result.settings)
+            dearest[key] = max(dearest.get(key, 0.0), result.steps[step] / _n_passes(step, result.settings))
+    charged = {}
     for result in finished:
-        seconds = result.seconds - sum(result.steps.get(step, 0.0) for step in (*_SHARED, *_SECOND_READINGS))
-        for step in _SHARED:
-            if step in result.steps:
-                seconds += dearest[_key(step, result.settings)] * _n_passes(step, result.settings)
+        seconds = result.seconds - sum(result.steps.get(step, 0.0) for step in _SECOND_READINGS)
+        for step in _shared_steps(result):
+            seconds += dearest[_key(step, result.settings)] * _n_passes(step, result.settings) - result.steps[step]
         charged[result.recipe, result.seed] = seconds
     return charged
+
+
+def _shared_steps(result: Result) -> list[str]:
+    """Return the steps of a fit that may have found what an earlier one had computed."""
+    return [] if result.settings.is_auto else [step for step in _SHARED if step in result.steps]
 
 
 def describe(rows: Sequence[dict[str, Any]], results: Sequence[Result]) -> list[str]:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from transfer.curves.drawing import draw_curve, require_figure, write_figure
+from transfer.curves.drawing import draw_curve, require_figure
 from transfer.curves.laws import PowerLaw, fit_law
 from transfer.curves.learning import CurvePoint, ImagesNeeded, LawCheck, LearningCurve, foretell, read_accuracy
 from transfer.curves.measuring import measure_curve
@@ -27,5 +27,4 @@ __all__ = [
     "measure_curve",
     "read_accuracy",
     "require_figure",
-    "write_figure",
 ]

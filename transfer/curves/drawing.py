@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from transfer.curves.learning import LearningCurve
 from transfer.errors import UsageError
-from transfer.files import require_folder, write_bytes
+from transfer.files import require_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,19 +49,8 @@ def draw_curve(curve: LearningCurve, title: str = "Learning curve") -> Figure:
     return figure
 
 
-def write_figure(path: str | Path, figure: Figure) -> None:
-    """Write a figure as PNG or SVG, by the end of the name, whole or not at all."""
-    import matplotlib
-
-    kind = Path(path).suffix.lower().removeprefix(".")
-    data = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "transfer"}):  # the same curve gives the same file
-        figure.savefig(data, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    write_bytes(path, data.getvalue())
-
-
 def require_figure(path: str | Path) -> None:
-    """Refuse a name or a folder to which `write_figure` could not write, before the slow part.
+    """Refuse a name or a folder to which `files.write_figure` could not write, before the slow part.
 
     Raises
     ------

@@ -31,6 +31,11 @@ class Split:
     cross_validate: bool  # the drawn test part is too small to be trusted alone
 
     @property
+    def development(self) -> np.ndarray:
+        """The positions of the images that may be learned from and chosen on: train and val."""
+        return np.flatnonzero(self.parts != "test")
+
+    @property
     def reasons_of_parts(self) -> list[str]:
         """The reasons without the advice to trust a cross-validation, for a split that will have none."""
         return [line for line in self.reason if not line.endswith(_TRUST)]

@@ -59,22 +59,16 @@ def draw_arms(arms: Sequence[dict[str, Any]], chosen: str) -> str:
 
 def draw_accuracies(history: Sequence[dict[str, float | None]], best_epoch: int | None) -> str:
     """Draw the accuracies on train and val after each epoch, and mark the epoch that was kept."""
-    figure, axes = _figure(2.5)
-    _draw_column(axes, history, "train_accuracy", _FAINT, "train", 100)
-    _draw_column(axes, history, "val_accuracy", _ACCENT, "val", 100)
+    figure, axes = _draw_history(history, best_epoch, "train_accuracy", "val_accuracy", 100)
     axes.set_ylabel("accuracy in %")
-    _finish_epochs(axes, history, best_epoch)
     return _svg(figure, "accuracies")
 
 
 def draw_losses(history: Sequence[dict[str, float | None]], best_epoch: int | None) -> str:
     """Draw the losses on train and val after each epoch, and mark the epoch that was kept."""
-    figure, axes = _figure(2.5)
-    _draw_column(axes, history, "loss", _FAINT, "train", 1)
-    _draw_column(axes, history, "val_loss", _ACCENT, "val", 1)
+    figure, axes = _draw_history(history, best_epoch, "loss", "val_loss", 1)
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
-    _finish_epochs(axes, history, best_epoch)
     return _svg(figure, "losses")
 
 
@@ -117,18 +111,20 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw_column(
-    axes: Axes, history: Sequence[dict[str, float | None]], name: str, colour: str, label: str, factor: float
-) -> None:
-    points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
-    if points:
-        x, y = zip(*points, strict=True)
-        axes.plot(x, factor * np.array(y, float), color=colour, linewidth=1.6, marker="o", markersize=3, label=label)
-
-
-def _finish_epochs(axes: Axes, history: Sequence[dict[str, float | None]], best_epoch: int | None) -> None:
+def _draw_history(
+    history: Sequence[dict[str, float | None]], best_epoch: int | None, train: str, val: str, factor: float
+) -> tuple[Figure, Axes]:
+    """Draw two columns of the history, that of train and that of val."""
     from matplotlib.ticker import MaxNLocator
 
+    figure, axes = _figure(2.5)
+    for column, colour, label in ((train, _FAINT, "train"), (val, _ACCENT, "val")):
+        points = [(row["epoch"], row[column]) for row in history if row.get(column) is not None]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(
+                x, factor * np.array(y, float), color=colour, linewidth=1.6, marker="o", markersize=3, label=label
+            )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch" if best_epoch is None else f"epoch; kept: {best_epoch}")
     if best_epoch is not None:
@@ -136,6 +132,7 @@ def _finish_epochs(axes: Axes, history: Sequence[dict[str, float | None]], best_
     axes.grid(axis="y", color=_LINE, linewidth=0.7)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    return figure, axes
 
 
 def _short(name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 from transfer.choice import Choice
 from transfer.curves import LearningCurve
-from transfer.features import Representation
 from transfer.strategies.allowance import Allowance
 from transfer.strategies.development import Development, put_test_aside
 from transfer.strategies.evidence import FIRST, Evidence, LinearArm, gather
@@ -81,11 +80,8 @@ def _job_for(job: Job, winner: LinearArm | DeepArm, evidence: Evidence, *, is_ch
     recipe = winner.recipe
     if isinstance(winner, DeepArm):
         return dataclasses.replace(job, recipe=recipe, cut=winner.cut, resume=job.resume or winner.n_trials > 0)
-    job = dataclasses.replace(job, recipe=recipe, is_chosen=is_chosen and winner.name != FIRST)
-    if recipe.taps == job.representation.taps:
-        return job
-    read = Representation.from_settings(recipe.taps, recipe.features)
-    return dataclasses.replace(job, representation=read, X=job.rows(read), taps=evidence.taps)
+    taps = None if recipe.taps == job.recipe.taps else evidence.taps
+    return dataclasses.replace(job.with_head(recipe), is_chosen=is_chosen and winner.name != FIRST, taps=taps)
 
 
 def _record(winner: LinearArm | DeepArm, why: str, prior: Prior, evidence: Evidence, race: Race) -> Choice:

@@ -21,7 +21,7 @@ Development = NewType("Development", Job)
 
 def put_test_aside(job: Job) -> Development:
     """Return the job without the images of test: nothing of them can be chosen on."""
-    kept = np.sort(np.concatenate([job.split.indices("train"), job.split.indices("val")]))
+    kept = job.split.development
     dataset = job.dataset.subset(kept)
     split = Split(job.split.parts[kept], job.split.reason, job.split.cross_validate)
     extraction = job.extraction and dataclasses.replace(job.extraction, dataset=dataset)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from transfer.backbones import Backbone
 from transfer.curves import LearningCurve, measure_curve
-from transfer.features import FEATURES, Representation
+from transfer.features import FEATURES
 from transfer.heads import FittedHead
 from transfer.recipe import Recipe
 from transfer.strategies.development import Development, groups_of
 from transfer.strategies.linear import fit_on
 from transfer.strategies.readings import Gap, Reading, gap
-from transfer.strategies.tapping import TapChoice, candidates, choose_taps
+from transfer.strategies.tapping import MANY, TapChoice, candidates, search_taps
 
 FIRST = "linear-svm"  # the cheapest way, against which the others have to win
-_MANY = 5000  # images, beyond which the slower heads cost more than they tell
 
 
 @dataclass
@@ -49,11 +46,6 @@ class Evidence:
         return 1 - self.best.reading.accuracy
 
 
-def ranks_taps(backbone: Backbone, n_images: int) -> bool:
-    """Whether other layers than the last are to be read: there are some, and not so many images that it takes long."""
-    return not backbone.is_handmade and n_images <= _MANY
-
-
 def gather(development: Development, *, only_first: bool) -> Evidence:
     """Read the linear arms by cross-validation on train and val together.
 
@@ -79,13 +71,15 @@ def gather(development: Development, *, only_first: bool) -> Evidence:
         found.bound.append(f"There was no time for {what}.")
         return False
 
-    if len(development.dataset) <= _MANY and has_time("a trained softmax layer"):
+    if len(development.dataset) <= MANY and has_time("a trained softmax layer"):
         with clock.time("linear heads"):
             _compare(found, _read(development, "frozen", recipe.with_strategy("frozen")))
     extraction = development.extraction
     if extraction and len(extraction.caches) > 1 and has_time("other layers"):
         with clock.time("taps"):
-            found.taps = _search(development)
+            found.taps = search_taps(
+                candidates(development.backbone), extraction, development.dataset, development.split, recipe
+            )
             if found.taps.taps != (FEATURES,):
                 name = f"{FIRST} at {' and '.join(found.taps.taps)}"
                 arm = _read(development, name, recipe.with_strategy(FIRST, tap=list(found.taps.taps)))
@@ -115,22 +109,15 @@ def _compare(found: Evidence, arm: LinearArm, images: np.ndarray | None = None) 
 def read_on_val(development: Development, recipe: Recipe) -> Reading:
     """Fit a linear head on train and judge it on val."""
     train, val = development.split.indices("train"), development.split.indices("val")
-    X, labels = rows_of(development, recipe), development.dataset.labels
+    X, labels = development.with_head(recipe).X, development.dataset.labels
     n_classes = len(development.dataset.classes)
     fitted = fit_on(recipe, X[train], labels[train], groups_of(development)[train], n_classes)
     return Reading(val, fitted.head.probabilities(X[val]).argmax(axis=1) == labels[val])
 
 
-def rows_of(development: Development, recipe: Recipe) -> np.ndarray:
-    """Return what the head of a recipe reads of every image."""
-    if recipe.taps == development.recipe.taps:
-        return development.X
-    return development.rows(Representation.from_settings(recipe.taps, recipe.features))
-
-
 def _read(development: Development, name: str, recipe: Recipe) -> LinearArm:
     started = time.perf_counter()
-    X, labels = rows_of(development, recipe), development.dataset.labels
+    X, labels = development.with_head(recipe).X, development.dataset.labels
     fitted = fit_on(recipe, X, labels, groups_of(development), len(development.dataset.classes))
     return LinearArm(name, recipe, _out_of_fold(fitted, labels), time.perf_counter() - started)
 
@@ -140,20 +127,3 @@ def _out_of_fold(fitted: FittedHead, labels: np.ndarray) -> Reading:
     assert fitted.out_of_fold is not None
     read = np.flatnonzero(~np.isnan(fitted.out_of_fold).any(axis=1))
     return Reading(read, fitted.out_of_fold[read].argmax(axis=1) == labels[read])
-
-
-def _search(development: Development) -> TapChoice:
-    train = development.split.indices("train")
-    part = dataclasses.replace(development, dataset=development.dataset.subset(train))
-
-    def rows(some: tuple[str, ...]) -> np.ndarray:
-        return part.rows(Representation.from_settings(some, development.recipe.features))
-
-    return choose_taps(
-        candidates(development.backbone),
-        rows,
-        part.dataset.labels,
-        len(part.dataset.classes),
-        np.array(part.dataset.hashes),
-        development.recipe.seed,
-    )

@@ -160,7 +160,7 @@ class Tuning:
         Return False, with everything as it was, where the time does not suffice.
         """
         job, kept = self.job, self.trainee.state()
-        images = np.sort(np.concatenate([job.split.indices("train"), job.split.indices("val")]))
+        images = job.split.development
         try:
             with job.clock.time("views again"):
                 examples = self._looks.training(images, "train and val")
@@ -273,7 +273,7 @@ def _key(job: Job) -> str:
 
     The images of test have no part in it, so that a trial without them and the training after it are the same.
     """
-    learned = np.flatnonzero(job.split.parts != "test")
+    learned = job.split.development
     about = [
         job.recipe.model_dump_json(exclude={"device": True, "train": {"minutes"}}),
         *(job.dataset.hashes[i] for i in learned),

@@ -62,7 +62,7 @@ def learning_curve(
     split = draw_split(dataset, seed=seed)
     for line in [*dataset.notes, *split.reason]:
         progress.say(line)
-    seen = np.flatnonzero(split.parts != "test")
+    seen = split.development
     curve = measure_curve(
         extraction.rows()[seen],
         dataset.labels[seen],

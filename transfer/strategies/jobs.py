@@ -65,10 +65,14 @@ class Job:
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder
 
-    def rows(self, representation: Representation) -> np.ndarray:
-        """Return what a head with another representation reads of the images; its taps have been computed."""
+    def with_head(self, recipe: Recipe) -> Job:
+        """Return the job with the recipe of another head, which may read other taps that have been computed."""
+        if recipe.taps == self.representation.taps:
+            return dataclasses.replace(self, recipe=recipe)
         assert self.extraction is not None
-        return self.extraction.represent(representation, self.dataset.hashes)
+        read = Representation.from_settings(recipe.taps, recipe.features)
+        X = self.extraction.represent(read, self.dataset.hashes)
+        return dataclasses.replace(self, recipe=recipe, representation=read, X=X)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) ->
     if len(val):
         scores["val"] = metrics.evaluate(fitted.head.probabilities(X[val]), y[val], dataset.classes)
         if recipe.head.refit:
-            both = np.sort(np.concatenate([train, val]))
+            both = split.development
             if chosen_on_val:  # the setting stays
                 again = fit_on(
                     recipe, X[both], y[both], groups[both], n_classes, judge="auto", grid=[*fitted.chosen.values()]

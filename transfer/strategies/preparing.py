@@ -23,16 +23,15 @@ from transfer.dataset import (
     thin_out,
 )
 from transfer.errors import UsageError
-from transfer.features import FEATURES, Extraction, Representation, extract
+from transfer.features import FEATURES, Representation, extract
 from transfer.progress import Progress
 from transfer.recipe import Recipe
 from transfer.runs import reserve
 from transfer.strategies.cutting import cut_shape, find_cut
-from transfer.strategies.evidence import ranks_taps
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.protocols import describe_protocol, seen_as
-from transfer.strategies.tapping import SEARCH, TapChoice, candidates, choose_taps
+from transfer.strategies.tapping import SEARCH, candidates, ranks_taps, search_taps
 
 _NOT_NEEDED = "more than is trained on"
 _ENOUGH = 128  # images whose features tell the speed of the network
@@ -87,7 +86,7 @@ def prepare(
     found = None
     if searched:
         with clock.time("taps"):
-            found = _search_taps(searched, extraction, dataset, parts, recipe)
+            found = search_taps(searched, extraction, dataset, parts, recipe)
         progress.say(found.rule)
         recipe = recipe.model_copy(update={"tap": list(found.taps)})
         read = _represent(found.taps, recipe, backbone)
@@ -140,17 +139,3 @@ def _find_parts(dataset: Dataset, recipe: Recipe, split: str | Path | None) -> t
     if dataset.domains and len(drawn):
         return add_few(kept, parts, drawn, dataset.domains, seed)
     return kept, parts
-
-
-def _search_taps(
-    taps: Sequence[str], extraction: Extraction, dataset: Dataset, parts: Split, recipe: Recipe
-) -> TapChoice:
-    """Choose taps on the training images."""
-    train = parts.indices("train")
-    contents = [dataset.hashes[i] for i in train]
-
-    def rows_of(some: tuple[str, ...]) -> np.ndarray:
-        return extraction.represent(Representation.from_settings(some, recipe.features), contents)
-
-    labels, n_classes = dataset.labels[train], len(dataset.classes)
-    return choose_taps(taps, rows_of, labels, n_classes, np.array(contents), recipe.seed)

@@ -13,9 +13,13 @@ import numpy as np
 
 from transfer import cuts
 from transfer.backbones import Backbone
+from transfer.dataset import Dataset, Split
+from transfer.features import Extraction, Representation
 from transfer.heads import fit_head
+from transfer.recipe import Recipe
 
 SEARCH = "search"  # what a recipe's tap says
+MANY = 5000  # images, beyond which `auto` leaves out what takes long
 
 
 class TapChoice(NamedTuple):
@@ -46,6 +50,25 @@ def candidates(backbone: Backbone) -> list[str]:
     """Return the taps that are compared: the output of every stage, and the features."""
     stages = cuts.stage_cuts(backbone.model, backbone.input_shape)
     return [*(tap for tap in stages if tap != cuts.FEATURES), cuts.FEATURES]
+
+
+def ranks_taps(backbone: Backbone, n_images: int) -> bool:
+    """Whether `auto` reads other layers than the last: there are some, and not so many images that it takes long."""
+    return not backbone.is_handmade and n_images <= MANY
+
+
+def search_taps(
+    taps: Sequence[str], extraction: Extraction, dataset: Dataset, split: Split, recipe: Recipe
+) -> TapChoice:
+    """Choose taps on the training images."""
+    train = split.indices("train")
+    contents = [dataset.hashes[i] for i in train]
+
+    def rows_of(some: tuple[str, ...]) -> np.ndarray:
+        return extraction.represent(Representation.from_settings(some, recipe.features), contents)
+
+    labels, n_classes = dataset.labels[train], len(dataset.classes)
+    return choose_taps(taps, rows_of, labels, n_classes, np.array(contents), recipe.seed)
 
 
 def choose_taps(
