@@ -747,7 +747,6 @@ _INTERRUPTED = (
 def main() -> None:
     """Run the command line; end with the exit code of the house."""
     signal.signal(signal.SIGTERM, _terminate)
-    os.environ["MPLBACKEND"] = "agg"  # that of a notebook, which started us, may not be here
     try:
         code = cli.main(prog_name="transfer", standalone_mode=False)
     except TransferError as error:
