@@ -4,9 +4,9 @@
     python bench/memory.py ../shared/data/cifar10 --recipe full --per-class 25,100,400 --set train.min_steps=0
 
 Without `--recipe` it is that of `transfer features`, arrays written to disk included; with it, of one epoch of
-`transfer fit`. Each is a process of its own with an empty cache. Printed: images, seconds, the largest resident set that
-the system saw, and on Linux the largest part of it that is the process's own: pages of mapped caches count in the former,
-and the system takes them back where it needs them. The own part is read every 50 ms, over the process and its children.
+`transfer fit`. Each is a process of its own with an empty cache. Printed: images, seconds, the largest resident set
+that the system saw, and on Linux the largest part of it that is the process's own: pages of mapped caches count in the
+former, and the system takes them back where it needs them. The own part, children included, is read every 50 ms.
 """
 
 from __future__ import annotations
