@@ -1,7 +1,7 @@
 """Test accuracy of recipes on real sets and sizes, several seeds: a JSON line per cell, resumable.
 
     python bench/results.py ../shared/data/clothing:25 ../shared/data/cifar10:25,200 --recipes linear-svm,partial \
-        [--seeds 3] [--set train.epochs=20] [--out bench/results/accuracy.jsonl]
+        [--seeds 3] [--first-seed 0] [--set train.epochs=20] [--out bench/results/accuracy.jsonl]
     python bench/results.py --show [--out FILE]
 
 A cell is one `transfer fit` as a process of its own: FOLDER:N trains on N images per class, `all` on all. What is in
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("cells", nargs="*", help="FOLDER:N[,N...]")
     parser.add_argument("--recipes", default="linear-svm,partial")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--out", type=Path, default=Path("bench/results/accuracy.jsonl"))
     parser.add_argument("--show", action="store_true")
@@ -37,7 +38,7 @@ def main() -> None:
         for cell in arguments.cells:
             folder, _, sizes = cell.partition(":")
             for size in (sizes or "all").split(","):
-                for seed in range(arguments.seeds):
+                for seed in range(arguments.first_seed, arguments.seeds):
                     for recipe in arguments.recipes.split(","):
                         key = [Path(folder).name, size, recipe, seed, sorted(arguments.settings)]
                         if key not in [row["cell"] for row in known]:

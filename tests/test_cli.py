@@ -165,7 +165,24 @@ def test_backbones_lists_names_and_cuts(run_cli) -> None:
 
 def test_recipes_are_listed_and_shown(run_cli) -> None:
     assert "linear-svm" in run_cli("recipes")[1]
-    assert "strategy: linear-svm" in run_cli("recipes", "linear-svm")[1]
+    assert "strategy: linear-svm" in run_cli("recipes", "show", "linear-svm")[1]
+
+
+def test_a_recipe_is_copied_changed_and_checked(run_cli, tmp_path: Path) -> None:
+    mine = str(tmp_path / "mine.yaml")
+    assert f"--recipe {mine}" in run_cli("recipes", "copy", "ridge", mine)[1]
+    assert run_cli("recipes", "check", mine)[0] == 0
+    text = Path(mine).read_text().replace("tf_efficientnet_lite0", "resnet8")
+    Path(mine).write_text(text)
+    code, out, err = run_cli("recipes", "check", mine)
+    assert code == 2
+    assert "resnet8" in out
+    assert "1 problem" in err
+    Path(mine).write_text(text + "sede: 1\nfolds: 2\n")
+    code, out, err = run_cli("recipes", "check", mine)
+    assert code == 2
+    assert len(out.splitlines()) == 2
+    assert "line" in out
 
 
 @pytest.mark.parametrize(

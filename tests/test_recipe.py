@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import UsageError
-from transfer.recipe import Recipe, dump_recipe, find_recipe, load_recipe, recipe_files
+from transfer.recipe import (
+    Recipe,
+    check_recipe,
+    copy_recipe,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    recipe_files,
+)
 
 
 @pytest.mark.parametrize("name", sorted(recipe_files()))
@@ -59,3 +67,44 @@ def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not valid YAML"):
         load_recipe(tmp_path / "evil.yaml")
     assert not Path("hacked").exists()
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("strategy: ridge\nhead:\n  folds: 3\n  rule: best\n  folds: 4\n")
+    with pytest.raises(UsageError, match="'folds' stands twice, in lines 3 and 5"):
+        load_recipe(tmp_path / "twice.yaml")
+
+
+def test_a_bomb_of_aliases_is_refused_at_once_and_in_few_words(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    (tmp_path / "bomb.yaml").write_text("\n".join([*lines, "seed: *a11", "strategy: ridge"]))
+    with pytest.raises(UsageError, match="seed is") as caught:
+        load_recipe(tmp_path / "bomb.yaml")
+    assert len(str(caught.value)) < 10_000
+
+
+def test_a_check_says_everything_at_once_each_with_its_line(tmp_path: Path) -> None:
+    text = "# mine\nstrategy: ridge\nhead:\n  folds: 1\n  fold: 3\nsede: 1\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    problems = check_recipe(tmp_path / "mine.yaml")
+    assert [problem.partition(":")[0] for problem in problems] == ["line 4", "line 5", "line 6"]
+    assert "Did you mean 'folds'?" in problems[1]
+    (tmp_path / "mine.yaml").write_text("strategy: ridge\ncut: stages.2\ntrain: {epochs: 3}\ntap: []\n")
+    assert len(check_recipe(tmp_path / "mine.yaml")) == 3  # that do not go together
+
+
+@pytest.mark.parametrize("name", sorted(recipe_files()))
+def test_a_copy_of_a_named_recipe_is_sound(name: str, tmp_path: Path) -> None:
+    copy_recipe(name, tmp_path / "mine.yaml")
+    assert check_recipe(tmp_path / "mine.yaml") == []
+    assert load_recipe(tmp_path / "mine.yaml") == load_recipe(name)
+
+
+def test_a_copy_never_replaces_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        copy_recipe("partial", tmp_path / "mine.yaml")
+    with pytest.raises(UsageError, match="end in .yaml"):
+        copy_recipe("partial", tmp_path / "mine")
+    assert (tmp_path / "mine.yaml").read_text() == "mine"

@@ -1,20 +1,15 @@
-"""Recipe: everything an experiment is, as settings with their defaults. The YAML files in `recipes/` are such."""
+"""Settings: everything an experiment is, with its defaults, and what of it does not go together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
-
-from transfer.errors import UsageError, did_you_mean
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 DEFAULT = "auto"
 FINE_TUNING = ("partial", "full")  # strategies that train layers of the backbone
-_HERE = Path(__file__).parent
-_BRANCHES = ("list", "range", "str", "list[str]")
-_PLAIN_HEAD = {
+PLAIN_HEAD = {
     "multiclass": "rest",
     "dropout": 0.0,
     "positive_weight": 1.0,
@@ -22,10 +17,7 @@ _PLAIN_HEAD = {
     "rule": "one-standard-error",
     "search": "all",
 }
-_SEEN = {"image_size", "crop_mode", "crop_share"}  # settings of features that go with every strategy
-# in the wheel the recipes are inside the package, in a checkout beside it
-_FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")
-
+SEEN = {"image_size", "crop_mode", "crop_share"}  # settings of features that go with every strategy
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -59,7 +51,7 @@ class FeatureSettings(_Settings):
     @property
     def is_of_frozen(self) -> bool:
         """Whether rows are made in a way that only a frozen network can have."""
-        return self.model_dump(exclude=_SEEN) != FeatureSettings().model_dump(exclude=_SEEN)
+        return self.model_dump(exclude=SEEN) != FeatureSettings().model_dump(exclude=SEEN)
 
 
 class LogGrid(_Settings):
@@ -191,33 +183,36 @@ class Recipe(_Settings):
         return Recipe.model_validate({**self.model_dump(exclude=left_out), "strategy": strategy, **changes})
 
     @model_validator(mode="after")
-    def _settings_are_for_this_strategy(self) -> Recipe:
+    def _settings_go_together(self) -> Recipe:
+        if clashes := list(self._clashes()):
+            raise ValueError("\n".join(clashes))
+        return self
+
+    def _clashes(self) -> Iterator[str]:
         if not self.may_tune and self.cut is not None:
-            raise ValueError(f"cut={self.cut} goes with --recipe partial, not with {self.strategy}")
+            yield f"cut={self.cut} goes with --recipe partial, not with {self.strategy}"
         if not self.may_tune and self.train != TrainSettings():
-            raise ValueError(f"settings of train go with --recipe partial or full, not with {self.strategy}")
+            yield f"settings of train go with --recipe partial or full, not with {self.strategy}"
         if self.is_auto and self.head.grid is not None:
-            raise ValueError("head.grid has another unit for each head: name a recipe, or leave it out")
+            yield "head.grid has another unit for each head: name a recipe, or leave it out"
         if not self.is_auto and self.choice != ChoiceSettings():
-            raise ValueError(f"settings of choice go with --recipe auto, not with {self.strategy}")
+            yield f"settings of choice go with --recipe auto, not with {self.strategy}"
         if not self.taps or len(set(self.taps)) < len(self.taps):
-            raise ValueError(f"tap={list(self.taps)} should name layers, each once")
-        clash = find_clash(self.strategy, **{key: getattr(self.head, key) for key in _PLAIN_HEAD})
-        if clash:
-            raise ValueError(clash)
+            yield f"tap={list(self.taps)} should name layers, each once"
+        if clash := find_clash(self.strategy, **{key: getattr(self.head, key) for key in PLAIN_HEAD}):
+            yield clash
         if self.strategy == "knn" and self.head.scaling not in ("auto", "none"):
-            raise ValueError("head.scaling has no effect on knn, which compares directions: leave it out")
+            yield "head.scaling has no effect on knn, which compares directions: leave it out"
         if "search" in self.taps and self.taps != ("search",):
-            raise ValueError(f"tap={list(self.taps)}: `search` finds the layers, so it stands alone")
+            yield f"tap={list(self.taps)}: `search` finds the layers, so it stands alone"
         if self.may_tune and (self.taps != ("features",) or self.features.is_of_frozen):
             what = "chooses the layers" if self.is_auto else "trains up to the features, seen once and as they are"
-            raise ValueError(f"{self.strategy} {what}: leave out tap and features")
-        return self
+            yield f"{self.strategy} {what}: leave out tap and features"
 
 
 def find_clash(strategy: str, **head: Any) -> str:
     """Return what does not go together among a strategy and these settings of its head; empty if all does."""
-    changed = [key for key, plain in _PLAIN_HEAD.items() if head[key] != plain]
+    changed = [key for key, plain in PLAIN_HEAD.items() if head[key] != plain]
     if strategy == "auto" and changed:
         return f"auto compares several heads: leave out head.{changed[0]}, or name a recipe"
     if strategy in FINE_TUNING and changed:
@@ -238,137 +233,3 @@ def find_clash(strategy: str, **head: Any) -> str:
     if head["multiclass"] == "pairs" and odd:
         return f"head.multiclass=pairs does not go with head.{odd[0]}"
     return ""
-
-
-def load_recipe(name: str | Path | None = None, settings: Sequence[str] = (), **changes: Any) -> Recipe:
-    """Return a recipe by name or from a YAML file, with changes on top.
-
-    Parameters
-    ----------
-    name
-        A named recipe, or the path of a YAML file; by default ``auto``, but ``partial`` where a cut is asked for, and
-        ``linear-svm`` where something is that only a frozen network has, such as other taps or views.
-    settings
-        Changes as text, ``head.folds=3``, the later ones winning.
-    changes
-        Changes by top-level field; those that are None are left out.
-
-    Raises
-    ------
-    UsageError
-        There is no such recipe, or a key or value in it is wrong; the message says which and names the nearest key.
-    """
-    path = find_recipe(str(name or _default(settings, changes)))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read recipe {path}: {error}.") from None
-    values = _read_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise UsageError(f"Recipe {path} should be a list of `key: value` lines.")
-    values.update({key: value for key, value in changes.items() if value is not None})
-    for setting in settings:
-        _apply(values, setting)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"Recipe {path.name}: {'; '.join(explain(error))}") from None
-
-
-def _default(settings: Sequence[str], changes: dict[str, Any]) -> str:
-    """Return the recipe that is meant where none is named."""
-    asked = {setting.partition("=")[0] for setting in settings}
-    for key, value in changes.items():
-        inner = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-        if inner is not None:
-            asked |= {f"{key}.{name}" for name in inner} if isinstance(inner, dict) else {key}
-    if "cut" in asked:
-        return "partial"
-    seen = {f"features.{name}" for name in _SEEN}
-    is_of_frozen = any(key.startswith("features.") and key not in seen for key in asked)
-    head = any(key.startswith("head.") and key.removeprefix("head.") in _PLAIN_HEAD for key in asked)
-    return "linear-svm" if "tap" in asked or is_of_frozen or head else DEFAULT
-
-
-def find_recipe(name: str) -> Path:
-    """Return the file of a named recipe, or `name` itself where it is a YAML file."""
-    named = recipe_files()
-    if name in named:
-        return named[name]
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.parent != Path():
-        if path.is_file():
-            return path
-        raise UsageError(f"No recipe file {name}. `transfer recipes` lists the named ones.")
-    raise UsageError(f"Unknown recipe {name!r}.{did_you_mean(name, named)} `transfer recipes` lists all.")
-
-
-def recipe_files() -> dict[str, Path]:
-    """Return the named recipes and their files, sorted by name."""
-    for folder in _FOLDERS:
-        if files := sorted(folder.glob("*.yaml")):
-            return {path.stem: path for path in files}
-    return {}
-
-
-def describe_recipe(path: Path) -> str:
-    """Return the purpose of a recipe: the first line of its head comment."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ").rstrip()
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """Return a recipe as YAML with every default written out."""
-    import yaml
-
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def explain(error: ValidationError) -> list[str]:
-    """Say in words what is wrong with each setting."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        # pydantic names the branch of a union too, which nobody wrote
-        *parents, key = [str(part) for part in problem["loc"] if part not in _BRANCHES] or [""]
-        where = ".".join([*parents, key])
-        if problem["type"] == "extra_forbidden":
-            known = _fields(parents)
-            here = f" Known here: {', '.join(known)}" if known else ""
-            lines.append(f"unknown key {where!r}.{did_you_mean(key, known)}{here}")
-        elif problem["type"] == "value_error":
-            lines.append(f"{problem['ctx']['error']}.")
-        else:
-            lines.append(f"{where} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
-    return lines
-
-
-def _fields(parents: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for parent in parents:
-        inner = type(model.model_fields[parent].default) if parent in model.model_fields else type(None)
-        if not issubclass(inner, BaseModel):
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _apply(values: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {setting!r} should read key=value, for example head.folds=3.")
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise UsageError(f"--set {setting!r}: {parent!r} is a single value and has no {last!r} in it.")
-        values = inner
-    values[last] = _read_yaml(text, f"--set {setting!r}")
-
-
-def _read_yaml(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
