@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from transfer import __version__
 from transfer.errors import TransferError, did_you_mean
@@ -35,6 +36,14 @@ def cli() -> None:
     transfer predict RUN IMAGE...  use what was trained
     transfer inspect DATA          look at the data first
     """
+
+
+def _complete_recipe(ctx: click.Context, param: click.Parameter, text: str) -> list[CompletionItem]:
+    from transfer.recipe import recipe_files
+
+    return [CompletionItem(name) for name in recipe_files() if name.startswith(text)] or [
+        CompletionItem(text, type="file")
+    ]
 
 
 def _common(*names: str) -> Callable[[Any], Any]:
@@ -63,7 +72,12 @@ def _common(*names: str) -> Callable[[Any], Any]:
 
 @cli.command()
 @click.argument("data", type=click.Path())
-@click.option("--recipe", metavar="NAME", help="A named recipe (`transfer recipes`) or a YAML file.")
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    shell_complete=_complete_recipe,
+    help="A named recipe (`transfer recipes`) or a YAML file.",
+)
 @click.option("--test", type=click.Path(), metavar="TARGET", help="Report on the images of another domain.")
 @click.option("--few-target", type=click.IntRange(1), metavar="K", help="Train on K images of each TARGET class too.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one setting of the recipe.")
@@ -380,7 +394,9 @@ def predict(
 
 @cli.command()
 @click.argument("data", type=click.Path())
-@click.option("--recipe", metavar="NAME", help="Show what `fit` would do with this recipe.")
+@click.option(
+    "--recipe", metavar="NAME", shell_complete=_complete_recipe, help="Show what `fit` would do with this recipe."
+)
 @click.option("--seed", default=0, help="Of the split that would be drawn.")
 @_common("max_pixels", "json", "quiet")
 def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as_json: bool, quiet: bool) -> None:
@@ -528,7 +544,7 @@ def recipes(ctx: click.Context) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_recipe)
 @_common()
 def show(name: str) -> None:
     """Print a recipe."""
@@ -538,7 +554,7 @@ def show(name: str) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_recipe)
 @click.argument("file", type=click.Path())
 @_common()
 def copy(name: str, file: str) -> None:
