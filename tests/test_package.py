@@ -13,7 +13,7 @@ PACKAGE = ROOT / "transfer"
 # from the floor up; a module imports from its own tier or below, never from above
 TIERS = [
     ["errors"],
-    ["files", "progress", "display", "choice", "recipe", "metrics", "machine", "memos"],
+    ["files", "progress", "display", "choice", "recipe", "metrics", "machine", "memos", "novelty"],
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
     ["features", "curves"],

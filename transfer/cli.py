@@ -339,10 +339,17 @@ def report(run: str, out: str | None) -> None:
 @click.argument("run_and_images", nargs=-1, required=True, type=click.Path(), metavar="[RUN] IMAGE...")
 @click.option("--top", metavar="K", help="Show the K most probable classes: 1, of ImageNet 5.", type=click.IntRange(1))
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write a table.")
+@click.option(
+    "--unknown",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    help="Whether to say which images are unlike all that the run was trained on.",
+)
 @_common("backbone", "weights", "device", "max_pixels", "json", "quiet")
 def predict(
     run_and_images: tuple[str, ...],
     top: int | None,
+    unknown: str,
     csv_file: str | None,
     backbone: str | None,
     weights: str | None,
@@ -373,19 +380,22 @@ def predict(
             raise UsageError("A run has its own weights: leave out --weights, or name the network with --backbone.")
         if not images:
             raise UsageError("Give a run and images: `transfer predict RUN IMAGE...`, or --backbone NAME IMAGE...")
-        predictions = load_run(run).predict(find_images(images), **settings)
+        predictions = load_run(run).predict(find_images(images), unknown=unknown == "on", **settings)
     rows = predictions.top(top or (5 if backbone else 1))
     if csv_file:
         n = len(rows[0]["top"]) if rows else 1
         header = ["path", *(name for i in range(1, n + 1) for name in (f"class_{i}", f"probability_{i}"))]
-        table = ([r["path"], *(x for t in r["top"] for x in (t["class"], round(t["probability"], 4)))] for r in rows)
+        table = [[r["path"], *(x for t in r["top"] for x in (t["class"], round(t["probability"], 4)))] for r in rows]
+        if predictions.is_unknown is not None:
+            header += ["unknown"]
+            table = [[*cells, "yes" if row["unknown"] else "no"] for cells, row in zip(table, rows, strict=True)]
         write_csv(csv_file, header, table)
     if as_json:
         _print_json({"predictions": rows, "unreadable": predictions.unreadable})
     elif not csv_file:
         for row in rows:
             guesses = "  ".join(f"{_shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
-            click.echo(f"{_shown(row['path'])}: {guesses}")
+            click.echo(f"{_shown(row['path'])}: {'unknown, most like ' * row.get('unknown', False)}{guesses}")
     for path, reason in predictions.unreadable:
         click.echo(f"{_shown(path)}: unreadable: {reason}", err=True)
     if not rows:

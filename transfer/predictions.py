@@ -15,6 +15,7 @@ from transfer.display import table
 from transfer.features import Plans, Representation, Runner
 from transfer.heads import softmax
 from transfer.images import MAX_PIXELS
+from transfer.novelty import NoveltyDetector
 from transfer.progress import Progress
 
 
@@ -29,6 +30,7 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities: np.ndarray  # (N, C)
     unreadable: list[tuple[str, str]]  # path and reason
+    is_unknown: np.ndarray | None = None  # (N,), whether the image is unlike all training images; None: not asked
 
     @property
     def labels(self) -> list[str]:
@@ -47,19 +49,23 @@ class Predictions:
     def _repr_html_(self) -> str:
         rows = [
             [display(row["path"]), *(cell for best in row["top"] for cell in _class_and_share(best))]
+            + ["unknown?" * row["unknown"]] * ("unknown" in row)
             for row in self.top(2)
         ]
         header = ["image", "class", "probability", "second", "probability"][: 1 + 2 * min(2, len(self.classes))]
+        header += [""] * (self.is_unknown is not None)
         return table(header, rows, below=[f"{display(path)}: {reason}" for path, reason in self.unreadable])
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
-        """Return path, label, probability and the `k` most probable classes of each image."""
+        """Return path, label, probability and `k` most probable classes of each image, and whether it is unknown."""
         k = min(k, len(self.classes))
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
         rows = []
         for path, best, p in zip(self.paths, order, self.probabilities, strict=True):
             top = [{"class": self.classes[i], "probability": float(p[i])} for i in best]
             rows.append({"path": path, "label": top[0]["class"], "probability": top[0]["probability"], "top": top})
+        if self.is_unknown is not None:
+            rows = [{**row, "unknown": bool(unknown)} for row, unknown in zip(rows, self.is_unknown, strict=True)]
         return rows
 
 
@@ -117,16 +123,18 @@ def predict(
     classes: tuple[str, ...],
     images: Sequence[Any] | str | Path,
     *,
+    detector: NoveltyDetector | None = None,
     device: str,
     exact: bool,
     max_pixels: int,
     quiet: bool,
 ) -> Predictions:
-    """Run a network over images and make probabilities (N, C) of what is read of each."""
+    """Run a network over images; make probabilities (N, C) of what is read of each, and say which are unknown."""
     sources = [images] if isinstance(images, (str, Path)) else list(images)
     names = [str(source) if isinstance(source, (str, Path)) else f"image {i}" for i, source in enumerate(sources)]
     good: list[int] = []
     probabilities: list[np.ndarray] = []
+    unknown: list[np.ndarray] = []
     unreadable: list[tuple[str, str]] = []
     with Progress(quiet).task("Predicting", len(sources)) as advance:
         plans = Plans(backbone, read.taps, device, exact)
@@ -134,11 +142,14 @@ def predict(
         for positions, views, bad in Runner(backbone, read.taps, plans, sources, **options).run():
             if positions:
                 good += positions
-                probabilities.append(to_probabilities(read.assemble(views)))
+                rows = read.assemble(views)
+                probabilities.append(to_probabilities(rows))
+                unknown += [detector.is_unknown(rows)] if detector else []
             unreadable += [(names[i], reason) for i, reason in bad]
             advance(len(positions) + len(bad))
     stacked = np.concatenate(probabilities) if probabilities else np.zeros((0, len(classes)))
-    return Predictions([names[i] for i in good], classes, stacked, unreadable)
+    is_unknown = np.concatenate([np.zeros(0, bool), *unknown]) if detector else None
+    return Predictions([names[i] for i in good], classes, stacked, unreadable, is_unknown)
 
 
 def _class_and_share(best: dict[str, Any]) -> tuple[str, str]:

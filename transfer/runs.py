@@ -27,6 +27,7 @@ from transfer.files import atomic_folder, require_new, sha256, write_csv, write_
 from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
 from transfer.images import MAX_PIXELS, Preprocessing
 from transfer.machine import describe_processor, versions
+from transfer.novelty import KEPT, NoveltyDetector, detector_from_arrays, detector_to_arrays
 from transfer.predictions import Predictions
 from transfer.progress import Progress
 from transfer.recipe import Recipe, dump_recipe
@@ -124,16 +125,32 @@ class Run:
         return nn.Sequential(self.backbone.model, NormalisedRows(self.representation), last).eval()
 
     @functools.cached_property
-    def _model(self) -> tuple[Backbone, Head]:
-        path = self.path / "model.safetensors"
-        if not path.is_file() or sha256(path) != self.info["model"]["sha256"]:
+    def novelty(self) -> NoveltyDetector | None:
+        """What tells images that are unlike the training images; None where val was too small to say."""
+        info = self.info.get("novelty")
+        return (
+            None
+            if info is None
+            else detector_from_arrays(
+                {key: tensor.numpy() for key, tensor in self._tensors("novelty.safetensors", info["sha256"]).items()},
+                info["n_val"],
+            )
+        )
+
+    def _tensors(self, name: str, checksum: str) -> dict[str, torch.Tensor]:
+        path = self.path / name
+        if not path.is_file() or sha256(path) != checksum:
             raise ArtefactError(f"{path} is missing or has changed since the run was written. Fit again.")
-        tensors = backbones.read_weights(path)
+        return backbones.read_weights(path)
+
+    @functools.cached_property
+    def _model(self) -> tuple[Backbone, Head]:
+        tensors = self._tensors("model.safetensors", self.info["model"]["sha256"])
         prefix = f"{self.info['model']['head']}."
         arrays = {key.removeprefix(prefix): tensors.pop(key).numpy() for key in list(tensors) if key.startswith(prefix)}
         name = self.info["backbone"]
         model = backbones.build(name)
-        backbones.load_weights(model, tensors, str(path))
+        backbones.load_weights(model, tensors, str(self.path / "model.safetensors"))
         preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
         backbone = backbones.finish(name, model, preprocessing, str(self.path))
         if backbone.is_handmade and backbone.weights_hash != self.info["weights"]["sha256"]:
@@ -146,6 +163,7 @@ class Run:
         *,
         device: str = "auto",
         exact: bool | None = None,
+        unknown: bool = True,
         max_pixels: int = MAX_PIXELS,
         quiet: bool = True,
     ) -> Predictions:
@@ -157,6 +175,8 @@ class Run:
             Paths, PIL images or uint8 arrays (height, width, 3); one path stands for a list of one.
         exact
             Compute in float32 throughout; by default as the run was fitted.
+        unknown
+            Also say of each image whether it is unlike all training images, as one in twenty of val's is.
 
         Returns
         -------
@@ -169,6 +189,7 @@ class Run:
             self.head.probabilities,
             self.classes,
             images,
+            detector=self.novelty if unknown else None,
             device=device,
             exact=self.recipe.exact if exact is None else exact,
             max_pixels=max_pixels,
@@ -295,6 +316,8 @@ def write_run(
     fitted: FittedHead,
     scores: dict[str, Any],
     test_probabilities: np.ndarray,
+    detector: NoveltyDetector | None = None,
+    test_unknown: np.ndarray | None = None,
     seconds: dict[str, float],
     taps: dict[str, Any] | None = None,
     history: Sequence[dict[str, Any]] = (),
@@ -316,6 +339,7 @@ def write_run(
         why_not_timm = _why_not_timm(representation, fitted.head)
         model_info = _write_model(building, backbone, arrays, dataset.classes, why_not_timm)
         _write_predictions(building, dataset, split, test_probabilities)
+        novelty = _write_novelty(building / "novelty.safetensors", detector, test_unknown)
         write_json(building / "metrics.json", scores)
         if choice:
             write_json(building / "choice.json", choice.to_dict())
@@ -343,6 +367,7 @@ def write_run(
                 },
                 "training": training or None,
                 "model": model_info,
+                "novelty": novelty,
                 "data": {
                     "root": None if dataset.root is None else str(dataset.root),
                     "domains": dataclasses.asdict(dataset.domains) if dataset.domains else None,
@@ -409,6 +434,22 @@ def _write_model(
     if not reason:
         write_json(folder / "config.json", timm_config(backbone, classes))
     return {"head": name, "timm": not reason, "why_not_timm": reason, "sha256": sha256(folder / "model.safetensors")}
+
+
+def _write_novelty(
+    path: Path, detector: NoveltyDetector | None, test_unknown: np.ndarray | None
+) -> dict[str, Any] | None:
+    if detector is None:
+        return None
+    write_tensors(path, {key: torch.from_numpy(array) for key, array in detector_to_arrays(detector).items()})
+    return {
+        "threshold": detector.threshold,
+        "kept_of_val": KEPT,
+        "n_val": detector.n_val,
+        "n_references": len(detector.references),
+        "unknown_of_test": None if test_unknown is None or not len(test_unknown) else float(test_unknown.mean()),
+        "sha256": sha256(path),
+    }
 
 
 def timm_config(backbone: Backbone, classes: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder
 from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
+from transfer.novelty import fit_detector
 from transfer.strategies.courses import (
     Course,
     choose_course,
@@ -35,7 +36,7 @@ from transfer.strategies.courses import (
     usual_seconds,
 )
 from transfer.strategies.jobs import Job, Trained
-from transfer.strategies.linear import fit_linear, fit_on
+from transfer.strategies.linear import detect_novelty, fit_linear, fit_on
 from transfer.strategies.looking import Looks, require_all
 from transfer.training import (
     Checkpoints,
@@ -74,8 +75,10 @@ def fine_tune(job: Job) -> Trained:
             head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
             fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
         backbone = tuning.backbone()
-        X_test = _features(job, backbone, job.split.indices("test"), "Features of test")
-        trained = Trained(backbone, fitted, X_test, scores)
+        images = [job.references(backbone.n_features), job.split.indices("val"), job.split.indices("test")]
+        rows = _features(job, backbone, np.concatenate(images), "Features of the trained network")
+        X_known, X_val, X_test = np.split(rows, np.cumsum([len(part) for part in images])[:-1])
+        trained = Trained(backbone, fitted, X_test, scores, fit_detector(X_known, X_val))
     else:
         trained = _nothing_added(job, outcome)
     about = {
@@ -295,7 +298,7 @@ def _nothing_added(job: Job, outcome: Outcome) -> Trained:
         f"was. {fitted.rule}"
     )
     X_test = job.X[job.split.indices("test")]
-    return Trained(job.backbone, dataclasses.replace(fitted, rule=rule), X_test, scores)
+    return Trained(job.backbone, dataclasses.replace(fitted, rule=rule), X_test, scores, detect_novelty(job))
 
 
 def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> np.ndarray:

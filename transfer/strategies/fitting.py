@@ -125,6 +125,7 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
         labels = job.dataset.labels[job.split.indices("test")]
         probabilities = trained.fitted.head.probabilities(trained.X_test)
         test_scores = metrics.evaluate(probabilities, labels, job.dataset.classes)
+        test_unknown = trained.detector.is_unknown(trained.X_test) if trained.detector else None
     run = write_run(
         folder,
         recipe=job.recipe,
@@ -135,6 +136,8 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
         fitted=trained.fitted,
         scores={**trained.scores, "test": test_scores},
         test_probabilities=probabilities,
+        detector=trained.detector,
+        test_unknown=test_unknown,
         taps=job.taps._asdict() if job.taps else None,
         history=trained.history,
         training=trained.about,

@@ -16,6 +16,7 @@ from transfer.backbones import Backbone
 from transfer.dataset import Dataset, Split
 from transfer.features import Extraction, Representation
 from transfer.heads import FittedHead
+from transfer.novelty import NoveltyDetector, choose_references
 from transfer.progress import Progress
 from transfer.recipe import Recipe
 from transfer.strategies.tapping import TapChoice
@@ -65,6 +66,11 @@ class Job:
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder
 
+    def references(self, width: int) -> np.ndarray:
+        """Return the training images that are remembered to tell what is unknown, where features have this width."""
+        train = self.split.indices("train")
+        return train[choose_references(self.dataset.labels[train], width, self.recipe.seed)]
+
     def with_head(self, recipe: Recipe) -> Job:
         """Return the job with the recipe of another head, which may read other taps that have been computed."""
         if recipe.taps == self.representation.taps:
@@ -83,6 +89,7 @@ class Trained:
     fitted: FittedHead
     X_test: np.ndarray  # what the head sees of the test images
     scores: dict[str, Any]  # on val, and where it helps by cross-validation
+    detector: NoveltyDetector | None  # of images unlike the training images; None: too few to tell
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one line per epoch
     about: dict[str, Any] = dataclasses.field(default_factory=dict)  # for run.json
     checkpoints: list[Checkpoints] = dataclasses.field(default_factory=list)  # to be cleared when the run is written

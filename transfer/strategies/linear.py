@@ -10,6 +10,7 @@ import numpy as np
 from transfer import metrics
 from transfer.dataset import Dataset, Split
 from transfer.heads import FittedHead, assign_folds, fit_head
+from transfer.novelty import NoveltyDetector, fit_detector
 from transfer.recipe import Recipe
 from transfer.strategies.jobs import Job, Trained
 
@@ -23,7 +24,13 @@ def fit_frozen(job: Job) -> Trained:
         with job.clock.time("cross-validation"):
             scores["cross_validation"] = cross_validate(job.recipe, job.X, job.dataset)
             scores["trust"] = "cross_validation"  # the test part is small, and this reading covers every image
-    return Trained(job.backbone, fitted, job.X[job.split.indices("test")], scores)
+    return Trained(job.backbone, fitted, job.X[job.split.indices("test")], scores, detect_novelty(job))
+
+
+def detect_novelty(job: Job) -> NoveltyDetector | None:
+    """Return what tells images that are unlike the training images, by the features of the frozen network."""
+    with job.clock.time("novelty"):
+        return fit_detector(job.X[job.references(job.X.shape[-1])], job.X[job.split.indices("val")])
 
 
 def fit_linear(recipe: Recipe, X: np.ndarray, dataset: Dataset, split: Split) -> tuple[FittedHead, dict[str, Any]]:
