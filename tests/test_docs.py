@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,13 @@ def test_the_shell_completes_commands_and_recipes(words: str, expected: set[str]
     command = [sys.executable, "-c", "from transfer.cli import main; main()"]
     done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
     assert {line.split(",")[1] for line in done.stdout.splitlines()} == expected
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_on_python_run(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "python.md").read_text(encoding="utf-8").replace("path/to/images", str(shapes))
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert (tmp_path / "features/labels.npy").is_file()
