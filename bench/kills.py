@@ -2,7 +2,7 @@
 
     python bench/kills.py ../shared/data/signdigits [--kills 50] [--recipe partial]
 
-Short trainings (`--resume`, a checkpoint after every epoch) are killed with SIGKILL after a random time, started again,
+Short trainings (100 images at 96 pixels, `--resume`, a checkpoint after every epoch) are killed with SIGKILL after a random time, started again,
 and killed again, until one gets through. Printed: how many kills it took, how many of the finished trainings have the
 weights of the quiet run to the bit, and what unreadable or half-written files were left.
 """
@@ -57,6 +57,7 @@ def main() -> None:
 def _start(arguments: argparse.Namespace, scratch: Path, name: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "transfer.cli", "fit", str(arguments.folder), "--recipe", arguments.recipe]
     command += ["--per-class", "10", "--epochs", "12", "--set", "train.min_steps=0", "--set", "train.views=2"]
+    command += ["--set", "features.image_size=96"]
     command += ["--out", str(scratch / name), "--resume", "--exact", "-q", "--no-report"]
     # one cache for all: what is resumed is known by what it is
     environment = {**os.environ, "TRANSFER_CACHE": str(scratch / "cache"), "HF_HUB_OFFLINE": "1"}
