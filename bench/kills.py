@@ -2,9 +2,9 @@
 
     python bench/kills.py ../shared/data/signdigits [--kills 50] [--recipe partial]
 
-Short trainings (100 images at 96 pixels, `--resume`, a checkpoint after every epoch) are killed with SIGKILL after a random time, started again,
-and killed again, until one gets through. Printed: how many kills it took, how many of the finished trainings have the
-weights of the quiet run to the bit, and what unreadable or half-written files were left.
+Short trainings (100 images at 96 pixels, `--resume`, a checkpoint after every epoch) are killed with SIGKILL after a
+random time, started again, and killed again, until one gets through. Printed: how many kills it took, how many of the
+finished trainings have the weights of the quiet run to the bit, and what unreadable or half-written files were left.
 """
 
 from __future__ import annotations
