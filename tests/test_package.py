@@ -17,7 +17,7 @@ TIERS = [
     ["dataset", "images", "cuts", "fusion"],
     ["backbones", "cache", "heads", "demo"],
     ["features", "curves"],
-    ["training", "predictions", "pictures", "report"],
+    ["training", "predictions", "pictures", "report", "exporting"],
     ["runs"],
     ["strategies"],
     ["comparison", "estimators"],

@@ -26,6 +26,7 @@ def run(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory):
 def test_a_run_folder_has_everything_in_plain_files(run) -> None:
     names = {path.name for path in run.path.iterdir()}
     assert names == {
+        "README.md",
         "recipe.yaml",
         "run.json",
         "split.csv",

@@ -56,10 +56,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` when the block ends without an error.
 
-    An empty folder at `path` is replaced. Leftovers of processes that died here are swept first.
+    An empty folder at `path` is replaced, with `replace` a full one too: it is put aside for the moment of the
+    renaming. Leftovers of processes that died here are swept first.
 
     Raises
     ------
@@ -67,13 +68,17 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         The folder cannot be written or the disk is full. Nothing with the final name has changed.
     """
     final = Path(path).absolute()
-    building = final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    building, aside = (
+        final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}" for _ in range(2)
+    )
     try:
         building.mkdir(parents=True)
         sweep(final.parent, deep=False)
         yield building
         _sync_folder(building)
-        if final.is_dir():
+        if replace and final.is_dir():
+            final.rename(aside)
+        elif final.is_dir():
             final.rmdir()
         building.rename(final)
         _sync_folder(final.parent)
@@ -82,7 +87,10 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise UsageError(f"{final} was made by another process meanwhile. Choose another --out.") from error
         raise cannot_write(final, error) from error
     finally:
+        if aside.exists() and not final.exists():
+            aside.rename(final)
         shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from transfer.choice import Choice
 from transfer.dataset import Dataset, Source, Split, display, reported_part, scan, stop_on_bad, write_split
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
+from transfer.exporting import Export, export, render_card, timm_config
 from transfer.features import NormalisedRows, Representation, extract
 from transfer.files import atomic_folder, require_new, sha256, write_csv, write_json, write_tensors, write_text
 from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
@@ -196,6 +197,37 @@ class Run:
             quiet=quiet,
         )
 
+    def export(
+        self,
+        to: str,
+        out: str | Path | None = None,
+        *,
+        images: str | Path | None = None,
+        with_preprocessing: bool = False,
+        force: bool = False,
+    ) -> Export:
+        """Write the run for another library: `transfer.exporting.export`, which says what each format holds.
+
+        Parameters
+        ----------
+        to
+            ``timm``, ``onnx`` or ``torch``.
+        out
+            The folder; by default one in the run that is called like the format.
+        images
+            A folder of images to compare on, instead of the run's own.
+        with_preprocessing
+            The ONNX model takes uint8 images of any size.
+        force
+            Replace an earlier export.
+
+        Returns
+        -------
+        Export
+            Where it is, and how far it agrees with the run on real images; one that does not is not kept.
+        """
+        return export(self, to, out, images=images, with_preprocessing=with_preprocessing, force=force)
+
     def evaluate(
         self,
         data: Source,
@@ -345,47 +377,46 @@ def write_run(
             write_json(building / "choice.json", choice.to_dict())
         if history:
             write_csv(building / "history.csv", list(history[0]), (list(row.values()) for row in history))
-        write_json(
-            building / "run.json",
-            {
-                "format": _FORMAT,
-                "classes": list(dataset.classes),
-                "strategy": recipe.strategy,
-                "asked": (asked or recipe).model_dump(mode="json"),
-                "backbone": backbone.name,
-                "representation": representation.to_dict(),
-                "taps": taps,  # how they were found, where they were searched for
-                "weights": {"source": backbone.source, "sha256": backbone.weights_hash},
-                "preprocessing": backbone.preprocessing.to_dict(),
-                "head": {
-                    "chosen": fitted.chosen,
-                    "rule": fitted.rule,
-                    "tried": fitted.table,
-                    "class_weights": fitted.class_weights,
-                    "temperature": fitted.head.temperature,
-                    "form": form,
-                },
-                "training": training or None,
-                "model": model_info,
-                "novelty": novelty,
-                "data": {
-                    "root": None if dataset.root is None else str(dataset.root),
-                    "domains": dataclasses.asdict(dataset.domains) if dataset.domains else None,
-                    "fingerprint": dataset.fingerprint,
-                    "layout": dataset.layout,
-                    "n_seen": dataset.n_seen,
-                    "n_used": len(dataset),
-                    "n_ignored": len(dataset.ignored),
-                    "unreadable": [[display(s.path), s.reason] for s in dataset.unreadable],
-                    "notes": dataset.notes,
-                    "split": split.reason,
-                },
-                "seconds": seconds,
-                "versions": versions(),
-                "machine": describe_processor(),
-                "status": _COMPLETE,
+        info = {
+            "format": _FORMAT,
+            "classes": list(dataset.classes),
+            "strategy": recipe.strategy,
+            "asked": (asked or recipe).model_dump(mode="json"),
+            "backbone": backbone.name,
+            "representation": representation.to_dict(),
+            "taps": taps,  # how they were found, where they were searched for
+            "weights": {"source": backbone.source, "sha256": backbone.weights_hash},
+            "preprocessing": backbone.preprocessing.to_dict(),
+            "head": {
+                "chosen": fitted.chosen,
+                "rule": fitted.rule,
+                "tried": fitted.table,
+                "class_weights": fitted.class_weights,
+                "temperature": fitted.head.temperature,
+                "form": form,
             },
-        )
+            "training": training or None,
+            "model": model_info,
+            "novelty": novelty,
+            "data": {
+                "root": None if dataset.root is None else str(dataset.root),
+                "domains": dataclasses.asdict(dataset.domains) if dataset.domains else None,
+                "fingerprint": dataset.fingerprint,
+                "layout": dataset.layout,
+                "n_seen": dataset.n_seen,
+                "n_used": len(dataset),
+                "n_ignored": len(dataset.ignored),
+                "unreadable": [[display(s.path), s.reason] for s in dataset.unreadable],
+                "notes": dataset.notes,
+                "split": split.reason,
+            },
+            "seconds": seconds,
+            "versions": versions(),
+            "machine": describe_processor(),
+            "status": _COMPLETE,
+        }
+        write_json(building / "run.json", info)
+        write_text(building / "README.md", render_card(Run(building, info), folder.name))
     return load_run(folder)
 
 
@@ -449,34 +480,6 @@ def _write_novelty(
         "n_references": len(detector.references),
         "unknown_of_test": None if test_unknown is None or not len(test_unknown) else float(test_unknown.mean()),
         "sha256": sha256(path),
-    }
-
-
-def timm_config(backbone: Backbone, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the config.json with which `timm.create_model("local-dir:RUN", pretrained=True)` finds everything."""
-    model: Any = backbone.model
-    config = {
-        name: value
-        for name, value in model.pretrained_cfg.items()
-        if value is not None and name not in ("url", "hf_hub_id", "hf_hub_filename", "file", "source", "custom_load")
-    }
-    config.pop("architecture", None)
-    preprocessing = backbone.preprocessing
-    config |= {
-        "input_size": list(backbone.input_shape),
-        "mean": list(preprocessing.mean),
-        "std": list(preprocessing.std),
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_share,
-        "crop_mode": preprocessing.crop_mode,
-        "num_classes": len(classes),
-    }
-    return {
-        "architecture": backbone.name.partition(".")[0],
-        "num_classes": len(classes),
-        "num_features": backbone.n_features,
-        "label_names": list(classes),
-        "pretrained_cfg": config,
     }
 
 

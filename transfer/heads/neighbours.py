@@ -18,8 +18,8 @@ from transfer.heads.calibration import calibrated, fit_temperature
 from transfer.heads.linear import score_views
 
 NUMBERS = (10, 20, 100, 200)  # of neighbours that are tried
-_SHARPNESS = 1 / 0.07
-_NO_VOTE = 1e-3  # of all votes, given to every class, so that the logarithm of none is finite
+SHARPNESS = 1 / 0.07
+NO_VOTE = 1e-3  # of all votes, given to every class, so that the logarithm of none is finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +119,10 @@ def _count(similarity: np.ndarray, labels: np.ndarray, n_classes: int, numbers: 
         nearest, np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable"), axis=1
     )
     similar = np.take_along_axis(similarity, nearest, axis=1)
-    votes = np.exp(_SHARPNESS * (similar - similar[:, :1]))  # the nearest has one vote: no overflow
+    votes = np.exp(SHARPNESS * (similar - similar[:, :1]))  # the nearest has one vote: no overflow
     shares = np.empty((len(numbers), len(similarity), n_classes), np.float32)
     for position, k in enumerate(numbers):
         counted = np.zeros((len(similarity), n_classes))
         np.add.at(counted, (np.arange(len(similarity))[:, None], labels[nearest[:, :k]]), votes[:, :k])
-        shares[position] = np.log(counted / counted.sum(axis=1, keepdims=True) + _NO_VOTE)
+        shares[position] = np.log(counted / counted.sum(axis=1, keepdims=True) + NO_VOTE)
     return shares

@@ -26,7 +26,7 @@ from transfer.images.fixed import FIXED_VIEWS, STANDARD, FixedView
 from transfer.images.formats import FORMATS
 from transfer.images.preprocessing import CROP_MODES, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocessing
 from transfer.images.unreadable import UnreadableImage
-from transfer.images.views import View, load_view, shrink, view
+from transfer.images.views import LONGEST_ASPECT, View, load_view, shrink, view
 
 __all__ = [
     "AUGMENTATIONS",
@@ -36,6 +36,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "INTERPOLATIONS",
+    "LONGEST_ASPECT",
     "MAX_PIXELS",
     "STANDARD",
     "Augmentation",

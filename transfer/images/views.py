@@ -33,7 +33,7 @@ class View(Protocol):
 
 # Longer shapes than 8:1 lose their ends before they are resized: enough for every centre crop, and a
 # 20000×1 image would otherwise pass through 4 GB on its way to a square.
-_LONGEST_ASPECT = 8
+LONGEST_ASPECT = 8
 
 
 def view(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
@@ -101,7 +101,7 @@ def load_view(
 
 def _without_far_ends(pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
-    longest = _LONGEST_ASPECT * min(height, width)
+    longest = LONGEST_ASPECT * min(height, width)
     for axis, length in enumerate((height, width)):
         if length > longest:
             kept = longest + (length - longest) % 2  # an even number goes, so the centre stays where it was

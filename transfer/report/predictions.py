@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from transfer.dataset.names import storable
 from transfer.errors import ArtefactError
 from transfer.files import neutral_cell
 from transfer.report.records import Record
-from transfer.report.tables import read_rows
+from transfer.report.tables import read_rows, stored_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +29,8 @@ class Prediction:
         return self.label == self.predicted
 
     def file(self, root: Path | None) -> str:
-        """Return the image's file; tables keep a name that looks like a formula behind an apostrophe."""
-        files = [self.path if root is None else os.path.join(root, self.path)]  # noqa: PTH118 (keeps a name as it is)
-        bare = self.path.removeprefix("'")
-        if bare != self.path and neutral_cell(bare) == self.path:
-            files.insert(0, bare if root is None else os.path.join(root, bare))  # noqa: PTH118
-        return next((file for file in files if os.path.lexists(file)), files[-1])
+        """Return the image's file."""
+        return stored_file(self.path, root)
 
 
 def read_predictions(run: Record) -> list[Prediction]:
