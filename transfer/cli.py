@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -132,6 +131,7 @@ def fit(
         settings=settings,
         resume=resume,
         log=log,
+        report=False,  # after the answer, below
         quiet=quiet,
         **changes,
     )
@@ -541,9 +541,11 @@ def demo(out: str, quiet: bool) -> None:
 
     n_images = write_digits(out)
     click.echo(f"{n_images} images of handwritten digits in {out}/, one folder per class.")
-    run = fit(out, "linear-svm", quiet=quiet)
+    run = fit(out, "linear-svm", report=False, quiet=quiet)
     click.echo(f"Test: {run.summary}.")
     click.echo(f"Run:  {run.path}")
+    if page_file := _write_page(run):
+        click.echo(f"Report: {_shown(page_file)}")
     click.echo("\nNow on your own folder, with one folder of images per class inside:")
     click.echo("  transfer inspect path/to/images")
     click.echo("  transfer fit path/to/images")
