@@ -199,6 +199,8 @@ def compare(
         _print_json(json.loads((Path(frame.attrs["folder"]) / "compare.json").read_text(encoding="utf-8")))
     else:
         _print_comparison(frame)
+        if (page_file := Path(frame.attrs["folder"]) / "report.html").is_file():
+            click.echo(f"Report: {_shown(str(page_file))}")
     for recipe, error in zip(frame["recipe"], frame["error"], strict=True):
         if isinstance(error, str):
             click.echo(f"transfer: {_shown(recipe)}: {_shown(error)}", err=True)

@@ -10,6 +10,6 @@
 
 from __future__ import annotations
 
-from transfer.report.writing import Report, write_report
+from transfer.report.writing import NAME, Report, write_page, write_report
 
-__all__ = ["Report", "write_report"]
+__all__ = ["NAME", "Report", "write_page", "write_report"]

@@ -64,6 +64,15 @@ def draw_arms(arms: Sequence[dict[str, Any]], chosen: str) -> str:
     return svg(figure, "arms")
 
 
+def page_axes(height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:
+    """Return an empty figure in the page's style, of so many inches, to be drawn into and handed to `svg`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure, axes = _figure(height, width)
+    FigureCanvasAgg(figure)
+    return figure, axes
+
+
 def draw_accuracies(history: Sequence[dict[str, float | None]], best_epoch: int | None) -> str:
     """Draw the accuracies on train and val after each epoch, and mark the epoch that was kept."""
     figure, axes = _draw_history(history, best_epoch, "train_accuracy", "val_accuracy", 100)

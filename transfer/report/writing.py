@@ -15,7 +15,7 @@ from transfer.report.predictions import read_predictions
 from transfer.report.records import Record
 from transfer.report.templates import MARK
 
-_NAME = "report.html"
+NAME = "report.html"
 _N_HEAD_BYTES = 1000  # the mark stands in them
 
 
@@ -56,7 +56,7 @@ def write_report(run: Record, out: str | os.PathLike[str] | None = None, *, quie
     ResourceError
         The file cannot be written.
     """
-    path = run.path / _NAME if out is None else Path(out)
+    path = run.path / NAME if out is None else Path(out)
     _require_replaceable(path)
     require_folder(path.parent)
     require_complete(run)
@@ -66,6 +66,18 @@ def write_report(run: Record, out: str | os.PathLike[str] | None = None, *, quie
     page = render_page(run, findings, predictions, folder)
     if folder:
         _write_tables(folder, findings)
+    return write_page(path, page)
+
+
+def write_page(path: Path, page: str) -> Report:
+    """Write a page that is made, and replace an earlier report.
+
+    Raises
+    ------
+    UsageError
+        There is another file of that name.
+    """
+    _require_replaceable(path)
     write_text(path, page)
     return Report(path)
 
