@@ -1,3 +1,7 @@
+import importlib.machinery
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -44,6 +48,24 @@ def test_directions_are_the_principal_ones(shape: tuple[int, int]) -> None:
     X = np.random.default_rng(0).normal(size=shape)
     found = principal_directions(X, 3)
     np.testing.assert_allclose(np.abs(found.T @ np.linalg.svd(X, full_matrices=False)[2][:3].T), np.eye(3), atol=1e-6)
+
+
+def test_umap_is_taken_where_it_is_installed_and_images_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    class UMAP:
+        def __init__(self, **options: object) -> None:
+            assert options == {"random_state": 7, "n_jobs": 1}
+
+        def fit_transform(self, X: np.ndarray) -> np.ndarray:
+            return X[:, :2]
+
+    module = types.ModuleType("umap")
+    module.__spec__ = importlib.machinery.ModuleSpec("umap", None)
+    module.UMAP = UMAP  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "umap", module)
+    X = np.random.default_rng(0).normal(size=(3001, 3))
+    assert project(X[:3000], seed=7).method == "UMAP"
+    assert project(X[:3000], seed=7).share is None
+    assert "principal" in project(X).method
 
 
 def test_the_plane_holds_the_two_strongest_components() -> None:

@@ -315,8 +315,9 @@ def evaluate(
 def report(run: str, out: str | None) -> None:
     """Write what a run says about itself as one HTML page.
 
-    Accuracy with its interval, why this strategy, training, classes, confusions, mistakes, and how it was made. The
-    page needs no network. An earlier report is replaced.
+    Accuracy with its interval, why this strategy, training, classes, confusions, mistakes, suspected wrong labels,
+    near-duplicates across parts, a map of the images, where the model looks, and how it was made. The page needs no
+    network. An earlier report is replaced.
     """
     from transfer.report import write_report
     from transfer.runs import load_run

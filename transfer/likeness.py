@@ -10,7 +10,7 @@ import numpy as np
 from transfer.directions import principal_directions
 
 # Of images saved anew as JPEG (quality 85) 61 % lie as near to the original, and 0.7 % of all have a different one as
-# near: means over five sets. At 0.9 these are 73 % and 5.7 % (bench/likeness.py)
+# near: means over five sets. At 0.9 these are 72 % and 5.7 % (bench/likeness.py)
 NEAR = 0.95
 _DIRECTIONS = 128  # of the shortened rows
 _BLOCK = 1024  # rows on either side of one product
