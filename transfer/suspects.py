@@ -85,7 +85,8 @@ def out_of_fold(X: np.ndarray, y: np.ndarray, n_classes: int, groups: np.ndarray
     """Return probabilities (n, C) of each image by a ridge head that saw neither it nor its exact copies.
 
     Leave-one-out is exact and takes one decomposition. Ridge found as many wrong labels as logistic regression in five
-    folds, in a quarter of the time for 2,000 images (bench/suspects.py). Rows of images that are alone in their class are NaN.
+    folds, in a quarter of the time for 2,000 images (bench/suspects.py). Rows of images that are alone in their class
+    are NaN.
 
     Parameters
     ----------
