@@ -59,7 +59,7 @@ def _fit(folder: Path, n: int, recipe: str, settings: list[str], seed: int) -> d
         _divide(folder, n, seed, table)
         fine_tuning = ["train.refit=false"] if recipe not in ("linear-svm", "logistic", "ridge", "frozen") else []
         options = {"settings": [*fine_tuning, *settings], "seed": seed, "quiet": True, "out": Path(scratch) / "run"}
-        run = transfer.fit(table, recipe, **options)
+        run = transfer.fit(table, recipe, report=False, **options)
     return {
         "accuracy": run.metrics["test"]["accuracy"],
         "n": run.metrics["test"]["n"],

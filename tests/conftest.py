@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,17 @@ def shared() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Give the tests a cache of their own, the same for the whole session."""
     os.environ["TRANSFER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pages() -> Iterator[Callable[[Any], None]]:
+    """Let `transfer.fit` leave out its page, a second of each of a hundred fits; yield what writes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        from transfer.strategies import fitting
+
+        write = fitting._write_page
+        patch.setattr(fitting, "_write_page", lambda run: None)
+        yield write
 
 
 @pytest.fixture(scope="session")

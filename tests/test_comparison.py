@@ -337,7 +337,8 @@ def test_partial_and_linear_share_a_table_with_two_seeds(
     assert "…" not in out
     assert "for partial only" in out
     assert "is flattered" in out
-    assert out.splitlines()[-1] == f"Comparison: {tmp_path / 'out'}"
+    folder = tmp_path / "out"
+    assert out.splitlines()[-2:] == [f"Comparison: {folder}", f"Report: {folder / 'report.html'}"]
     assert {path.name for path in (tmp_path / "out").glob("[01]/*")} == {"linear-svm", "partial"}
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,9 +17,13 @@ from PIL import Image
 
 import transfer
 from transfer import cli, metrics
+from transfer.comparison.pages import render_comparison
+from transfer.comparison.results import Result, read_result
+from transfer.comparison.tables import describe, tabulate
 from transfer.errors import ArtefactError, UsageError
-from transfer.report.predictions import least_sure, read_predictions, surest_mistakes
+from transfer.report.predictions import least_sure, read_predictions
 from transfer.report.reproduction import command, shell_word
+from transfer.report.rows import Rows
 
 QUICK = ["train.min_steps=0", "train.epochs=3", "train.batch_size=16", "train.augment=none"]
 HOSTILE = [
@@ -65,7 +70,8 @@ def assert_needs_nothing_but_itself(page: Page) -> None:
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in {"src", "href", "xlink:href"} & attributes.keys():
-            assert (attributes[name] or "").startswith("data:image/jpeg;base64," if tag == "img" else "#")
+            allowed = {"img": "data:image/jpeg;base64,", "image": "data:image/png;base64,"}.get(tag, "#")
+            assert (attributes[name] or "").startswith(allowed)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +95,10 @@ def read(report: transfer.report.Report) -> Page:
 def test_a_report_has_its_sections_in_order(run: transfer.Run, tmp_path: Path) -> None:
     page = read(transfer.write_report(run, tmp_path / "page.html"))
     mistakes = ["mistakes"] * (run.metrics["test"]["accuracy"] < 1)
-    assert page.sections == ["answer", "classes", "confusions", *mistakes, "unsure", "reliability", "data", "made"]
+    assert page.sections == [
+        *("answer", "classes", "confusions", *mistakes, "unsure", "reliability", "suspects", "data", "alike", "map"),
+        *("learning", "looks", "made"),
+    ]
     shown = page.text.replace("\u202f", "")
     assert f"{run.metrics['test']['accuracy']:.1%} of {run.metrics['test']['n']} test images" in shown
     assert f"{run.metrics['cross_validation']['accuracy']:.1%}" in shown  # which is to be trusted more
@@ -115,13 +124,15 @@ def test_trained_layers_have_curves_and_a_choice_its_arms(
         {**arm, "name": "a$b$ <i>", "accuracy": 0.9, "interval": [0.8, 0.95], "gap": 0.1, "outcome": "chosen"},
         {**arm, "name": "full", "accuracy": None, "interval": None, "outcome": "not tried"},
     ]
+    y = np.repeat([0, 1], 32)
+    X = np.random.default_rng(0).normal(size=(64, 8)) + y[:, None]
     choice = {
         "chosen": "a$b$ <i>",
         "reason": "It is <better>.",
         "size": {},
         "arms": arms,
         "taps": None,
-        "curve": None,
+        "curve": transfer.measure_curve(X, y, 2).to_dict(),
         "budget": {},
     }
     (trained.path / "choice.json").write_text(json.dumps(choice))
@@ -129,7 +140,8 @@ def test_trained_layers_have_curves_and_a_choice_its_arms(
     assert page.sections[:3] == ["answer", "choice", "training"]
     assert "It is <better>." in page.text
     assert page.text.count("a$b$ <i>") == 2  # in the figure and in the table
-    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert sum(tag == "svg" for tag, _ in page.tags) == 6  # arms, training twice, reliability, map, curve
+    assert "With twice the images" in page.text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert_needs_nothing_but_itself(page)
@@ -150,11 +162,9 @@ def test_names_of_classes_are_text_whatever_they_are(weights: Path, shapes: Path
         shown = name.replace("\n", "\\n")
         assert shown in page.text
         assert ("bdi", {"class": "name", "title": shown}) in page.tags
-    n = hostile.metrics["test"]["n"]
-    n_mistakes = sum(not p.is_right for p in read_predictions(hostile))
-    assert page.pictures == min(n, 24) + min(
-        n_mistakes, 24
-    )  # also those below a name that is stored with an apostrophe
+    assert page.pictures > hostile.metrics["test"]["n"]
+    # also those below a name that is stored with an apostrophe
+    assert "gone" not in {attributes.get("class") for _, attributes in page.tags}
 
 
 def test_an_image_that_is_gone_or_another_now_is_a_grey_box(copied: transfer.Run, shapes: Path, tmp_path: Path) -> None:
@@ -165,9 +175,10 @@ def test_an_image_that_is_gone_or_another_now_is_a_grey_box(copied: transfer.Run
     (moved / broken).write_bytes(b"no image")
     copied.info["data"]["root"] = str(moved)
     page = read(copied.report)
-    boxes = sum(attributes.get("class") == "gone" for _, attributes in page.tags)
-    wrong = [p.path for p in surest_mistakes(read_predictions(copied), 24)]
-    assert boxes == 3 + sum(path in wrong for path in (gone, other, broken))
+    assert sum(attributes.get("class") == "gone" for _, attributes in page.tags) >= 3
+    shown = {attributes["alt"] for tag, attributes in page.tags if tag == "img"}
+    assert not shown & {gone, other, broken}
+    assert len(shown) > 8
     assert gone in page.text
 
 
@@ -214,7 +225,8 @@ def test_a_notebook_shows_the_page_in_a_frame_without_scripts(copied: transfer.R
     assert attributes["srcdoc"] == copied.report.path.read_text(encoding="utf-8")
 
 
-def test_200_classes_and_50000_images_stay_small_and_quick(copied: transfer.Run, shapes: Path) -> None:
+def grow(copied: transfer.Run, shapes: Path) -> np.ndarray:
+    """Make the run one of 200 classes and 50,000 test images, and return their labels."""
     random = np.random.default_rng(0)
     classes = [f"class {i:03d} with a name of some length" for i in range(200)]
     labels = random.integers(0, 200, 50_000)
@@ -237,11 +249,31 @@ def test_200_classes_and_50000_images_stay_small_and_quick(copied: transfer.Run,
         table.writerows([path, classes[c], "test", ""] for path, c in zip(paths, labels, strict=True))
     copied.metrics["test"] = metrics.evaluate(probabilities, labels, classes)
     copied.classes = tuple(classes)
+    return labels
+
+
+@pytest.mark.slow
+def test_200_classes_and_50000_images_stay_small_and_quick(
+    copied: transfer.Run, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = grow(copied, shapes)
+    random = np.random.default_rng(0)
+    X = random.normal(size=(200, 1280)).astype(np.float32)[labels]
+    X += 2 * random.normal(size=X.shape).astype(np.float32)
+    parts = random.choice(["train", "val", "test"], len(X), p=[0.6, 0.2, 0.2])
+    paths = [p.path for p in read_predictions(copied)]
+    contents = np.array([f"{i:064x}" for i in range(len(X))])
+    rows = Rows(X, labels, parts, paths, contents)
+    monkeypatch.setattr("transfer.report.findings.read_frozen", lambda run, progress: rows)
     started = time.monotonic()
     path = copied.report.path
-    assert time.monotonic() - started < 30
+    took = time.monotonic() - started
+    print(f"{took:.1f} s, {path.stat().st_size / 1e6:.2f} MB")
+    assert took < 30
     assert path.stat().st_size < 5_000_000
     page = Page(path.read_text(encoding="utf-8"))
+    assert page.sections[6:9] == ["suspects", "data", "alike"]
+    assert sum(tag == "image" for tag, _ in page.tags) == 1  # the map's points
     assert "Taken for" in page.text  # a table in place of a matrix
     assert sum("table" in tag for tag, _ in page.tags) < 10
 
@@ -286,7 +318,9 @@ def test_the_command_line_writes_it(
     assert run_cli("report", copied.path, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out == f"Report: {copied.path / 'report.html'}\n"
     assert run_cli("report", copied.path, "--out", tmp_path / "page.html", monkeypatch=monkeypatch) == 0
-    assert (tmp_path / "page.html").read_bytes() == (copied.path / "report.html").read_bytes()
+    for table in ("suspects.csv", "near_duplicates.csv"):
+        assert (copied.path / table).is_file()
+        assert not (tmp_path / table).exists()
 
 
 def test_an_incomplete_run_is_refused(
@@ -310,15 +344,8 @@ def test_a_run_with_damaged_tables_is_refused(copied: transfer.Run) -> None:
         transfer.write_report(copied)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_it_without_scrolling_sideways(copied: transfer.Run, tmp_path: Path, width: int) -> None:
-    browser = shutil.which("chromium") or pytest.skip("no chromium here (Debian's package `chromium`)")
-    for row, name in zip(copied.metrics["test"]["per_class"], HOSTILE[3:], strict=False):
-        row["name"] = name
-    copied.classes = tuple(HOSTILE[4:7])
-    copied.info["data"]["notes"] = ["note" * 100]
-    page = copied.report.path.read_text(encoding="utf-8")
+def assert_fits(page: str, width: int, tmp_path: Path, browser: str) -> None:
+    """A browser shows the page at this width without scrolling sideways, and has nothing to complain about."""
     frame = tmp_path / "frame.html"  # the page itself has no script to measure with
     frame.write_text(
         f'<iframe id="page" style="border: 0; width: {width}px; height: 800px" srcdoc="{escape(page)}"></iframe>'
@@ -341,13 +368,25 @@ def test_a_browser_shows_it_without_scrolling_sideways(copied: transfer.Run, tmp
     assert "CONSOLE" not in told.stderr  # where refused requests and errors are told
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_scrolling_sideways(copied: transfer.Run, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or pytest.skip("no chromium here (Debian's package `chromium`)")
+    for row, name in zip(copied.metrics["test"]["per_class"], HOSTILE[3:], strict=False):
+        row["name"] = name
+    copied.classes = tuple(HOSTILE[4:7])
+    copied.info["data"]["notes"] = ["note" * 100]
+    page = copied.report.path.read_text(encoding="utf-8")
+    assert_fits(page, width, tmp_path, browser)
+
+
 @pytest.mark.parametrize(
     ("share", "shown"), [(0.9997, "> 99.9"), (0.0001, "< 0.1"), (1.0, "100.0"), (0.0, "0.0"), (0.8712, "87.1")]
 )
 def test_nothing_is_rounded_to_perfection(share: float, shown: str) -> None:
-    from transfer.report.page import _percent
+    from transfer.report.templates import percent
 
-    assert _percent(share).startswith(shown)
+    assert percent(share).startswith(shown)
 
 
 def test_there_is_no_command_where_none_makes_the_run_again(shapes: Path, weights: Path, tmp_path: Path) -> None:
@@ -357,3 +396,155 @@ def test_there_is_no_command_where_none_makes_the_run_again(shapes: Path, weight
     assert "This command" not in thinned.report.path.read_text()
     assert "trust" not in thinned.metrics  # the folds would hold more images than are to be trained on
     assert not any("cross-validated" in line for line in thinned.info["data"]["split"])
+
+
+@pytest.fixture(scope="module")
+def leaky(shapes: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> transfer.Run:
+    """A run with two pictures of train in test, a pixel of each changed, and a circle that is called a square."""
+    root = tmp_path_factory.mktemp("leaky") / "data"
+    for i, path in enumerate(sorted(shapes.glob("*/*.png"))):
+        target = root / ("test" if i % 4 == 3 else "train") / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for name in ("00", "01"):
+        with Image.open(root / "train" / "circle" / f"{name}.png") as picture:
+            picture.putpixel((3, 3), (9, 9, 9))
+            picture.save(root / "test" / "circle" / f"near-{name}.png")
+    (root / "train" / "circle" / "02.png").rename(root / "train" / "square" / "wrong.png")
+    settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    return transfer.fit(root, "linear-svm", out=root.parent / "run", **settings)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as source:
+        return list(csv.DictReader(source))
+
+
+def test_wrong_labels_and_near_duplicates_are_shown_and_written(leaky: transfer.Run) -> None:
+    page = read(transfer.write_report(leaky))
+    [doubt] = [row for row in rows_of(leaky.path / "suspects.csv") if row["path"] == "train/square/wrong.png"]
+    assert (doubt["label"], doubt["suggested"]) == ("square", "circle")
+    assert float(doubt["label_probability"]) < float(doubt["suggested_probability"])
+    pairs = rows_of(leaky.path / "near_duplicates.csv")
+    for name in ("00", "01"):
+        [pair] = [row for row in pairs if row["path"] == f"test/circle/near-{name}.png"]
+        assert pair["other_path"] == f"train/circle/{name}.png"
+        assert float(pair["cosine"]) > 0.95
+    n_test = len({row["path"] for row in pairs if row["split"] == "test"})
+    assert f"{n_test} of the {leaky.metrics['test']['n']} test images" in page.text
+    assert "Nothing was dropped or changed" in page.text
+    assert {"train/square/wrong.png", "train/circle/00.png"} <= {a["alt"] for tag, a in page.tags if tag == "img"}
+    assert_needs_nothing_but_itself(page)
+
+
+def test_probabilities_are_shown_before_calibration_too(leaky: transfer.Run) -> None:
+    for told in read_predictions(leaky):
+        assert told.uncalibrated is not None
+        assert told.label_probability is not None
+        assert told.label_probability <= told.probability
+        if told.is_right:
+            assert told.label_probability == told.probability
+    page = read(transfer.write_report(leaky))
+    assert "before calibration by" in page.text
+    assert f"temperature ({leaky.info['head']['temperature']:.3g})" in page.text
+
+
+def test_features_come_from_the_cache_also_after_training(
+    shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    trained = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **settings)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a network was run")
+
+    monkeypatch.setattr("transfer.features.extracting.Runner", refuse)
+    assert "not at hand" not in read(trained.report).text
+
+
+def test_without_features_a_report_says_why(
+    copied: transfer.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "empty"))
+    copied.info["data"]["root"] = str(tmp_path / "gone")
+    page = read(transfer.write_report(copied, quiet=True))
+    assert page.text.count("the features are not at hand") == 2
+    assert "Only test images were judged" in page.text
+    assert "None of the images could be shown" in page.text  # where the model looks
+    assert page.sections[-1] == "made"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "told"),
+    [
+        ("knn", [], "compares whole images"),
+        ("pixels", [], "is made by hand"),
+        ("linear-svm", ["tap=[layer3,features]"], "covering the image piece by piece"),
+    ],
+)
+def test_where_the_model_looks_depends_on_the_model(
+    shapes: Path, weights: Path, tmp_path: Path, recipe: str, settings: list[str], told: str
+) -> None:
+    options = {} if recipe == "pixels" else {"backbone": "test_resnet", "weights": str(weights)}
+    other = transfer.fit(shapes, recipe, out=tmp_path / "run", settings=settings, exact=True, quiet=True, **options)
+    assert told in read(other.report).text
+
+
+def test_fit_writes_the_page_and_survives_its_failure(
+    copied: transfer.Run, no_pages: Callable[[transfer.Run], None], monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setattr("transfer.runs.write_report", lambda run: 1 / 0)
+    no_pages(copied)
+    assert "division by zero" in caplog.text
+    assert "The run is safe" in caplog.text
+    monkeypatch.undo()
+    no_pages(copied)
+    assert (copied.path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_fit_is_asked_for_the_page(
+    shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: bool
+) -> None:
+    written: list[transfer.Run] = []
+    monkeypatch.setattr("transfer.strategies.fitting._write_page", written.append)
+    options = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+    fitted = transfer.fit(shapes, "ridge", out=tmp_path / "run", report=report, **options)
+    assert written == [fitted] * report
+
+
+@pytest.fixture(scope="module")
+def compared(weights: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a comparison of two recipes and one that failed, on classes with hostile names."""
+    folder = tmp_path_factory.mktemp("compared")
+    pictures = sorted(shapes.glob("*/*.png"))
+    for i, name in enumerate(HOSTILE[:4] + HOSTILE[5:]):
+        (folder / "data" / name).mkdir(parents=True)
+        for j in range(7):
+            shutil.copy(pictures[7 * i + j], folder / "data" / name / f"{j}.png")
+    results = []
+    for name in ("ridge", "knn"):
+        settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
+        transfer.fit(folder / "data", name, out=folder / "0" / name, **settings)
+        results.append(read_result(folder / "0" / name, name, transfer.load_recipe(name)))
+    results.append(Result("<i>lost</i>", 0, transfer.load_recipe("frozen"), error="<b>memory</b>"))
+    rows = tabulate(results)
+    return render_comparison(folder, "<b>data", rows, describe(rows, results), results)
+
+
+def test_a_comparison_has_its_arms_side_by_side(compared: str) -> None:
+    page = Page(compared)
+    assert_needs_nothing_but_itself(page)
+    assert page.sections == ["answer", "arms", "classes", "hard", "made"]
+    assert not [attributes for tag, attributes in page.tags if tag == "i" and not attributes.get("style")]
+    for shown in ("failed: <b>memory</b>", "<i>lost</i>", "p: that a recipe", "ridge", "knn", *HOSTILE[:4]):
+        assert shown in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 1
+    assert page.pictures > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_a_comparison_without_scrolling_sideways(compared: str, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or pytest.skip("no chromium here (Debian's package `chromium`)")
+    assert_fits(compared, width, tmp_path, browser)

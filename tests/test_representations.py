@@ -107,8 +107,8 @@ def test_a_run_predicts_what_its_recipe_measured(
     again = transfer.load_run(run.path)
     rows = [line.split(",") for line in (run.path / "predictions.csv").read_text().splitlines()[1:]]
     found = again.predict([shapes / path for path, *_ in rows])
-    assert found.labels == [predicted for _, _, predicted, _ in rows]
-    np.testing.assert_allclose(found.probabilities.max(1), [float(probability) for *_, probability in rows], atol=2e-3)
+    assert found.labels == [row[2] for row in rows]
+    np.testing.assert_allclose(found.probabilities.max(1), [float(row[3]) for row in rows], atol=2e-3)
     assert again.evaluate(shapes, quiet=True)["n"] == 60
 
 

@@ -145,6 +145,7 @@ def fit(
         settings=settings,
         resume=resume,
         log=log,
+        report=False,  # after the answer, below
         quiet=quiet,
         **changes,
     )
@@ -212,6 +213,8 @@ def compare(
         _print_json(json.loads((Path(frame.attrs["folder"]) / "compare.json").read_text(encoding="utf-8")))
     else:
         _print_comparison(frame)
+        if (page_file := Path(frame.attrs["folder"]) / "report.html").is_file():
+            click.echo(f"Report: {_shown(str(page_file))}")
     for recipe, error in zip(frame["recipe"], frame["error"], strict=True):
         if isinstance(error, str):
             click.echo(f"transfer: {_shown(recipe)}: {_shown(error)}", err=True)
@@ -326,8 +329,9 @@ def evaluate(
 def report(run: str, out: str | None) -> None:
     """Write what a run says about itself as one HTML page.
 
-    Accuracy with its interval, why this strategy, training, classes, confusions, mistakes, and how it was made. The
-    page needs no network. An earlier report is replaced.
+    Accuracy with its interval, why this strategy, training, classes, confusions, mistakes, suspected wrong labels,
+    near-duplicates across parts, a map of the images, where the model looks, and how it was made. The page needs no
+    network. An earlier report is replaced.
     """
     from transfer.report import write_report
     from transfer.runs import load_run
@@ -637,9 +641,11 @@ def demo(out: str, quiet: bool) -> None:
 
     n_images = write_digits(out)
     click.echo(f"{n_images} images of handwritten digits in {out}/, one folder per class.")
-    run = fit(out, "linear-svm", quiet=quiet)
+    run = fit(out, "linear-svm", report=False, quiet=quiet)
     click.echo(f"Test: {run.summary}.")
     click.echo(f"Run:  {run.path}")
+    if page_file := _write_page(run):
+        click.echo(f"Report: {_shown(page_file)}")
     click.echo("\nNow on your own folder, with one folder of images per class inside:")
     click.echo("  transfer inspect path/to/images")
     click.echo("  transfer fit path/to/images")

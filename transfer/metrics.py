@@ -66,7 +66,7 @@ def evaluate(
         "macro_f1_interval": macro_f1_interval,
         "log_loss": _log_loss(probabilities, labels),
         "brier": _brier(probabilities, labels),
-        "calibration_error": _calibration_error(probabilities, predicted == labels),
+        "calibration_error": calibration_error(probabilities.max(axis=1), predicted == labels),
         "per_class": _per_class(confusion, classes, confidence),
         "confusion": confusion.tolist(),
     }
@@ -112,6 +112,19 @@ def paired_p_value(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     log_n = math.lgamma(n + 1) - n * math.log(2)
     terms = [math.exp(log_n - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(fewer + 1)]
     return min(1.0, round(2 * math.fsum(terms), 15))
+
+
+def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
+    """Return the expected calibration error in 15 equal bins (Guo et al., ICML 2017).
+
+    Parameters
+    ----------
+    confidences : (n,) probabilities of the predicted classes
+    correct : (n,) whether each was right
+    """
+    bins = np.clip(np.ceil(confidences * _N_BINS).astype(int) - 1, 0, _N_BINS - 1)
+    gaps = np.bincount(bins, weights=confidences - correct, minlength=_N_BINS)
+    return float(np.abs(gaps).sum() / len(correct))
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -205,13 +218,6 @@ def _log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def _brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     of_label = probabilities[np.arange(len(labels)), labels]
     return float(((probabilities**2).sum(axis=1) - 2 * of_label + 1).mean())
-
-
-def _calibration_error(probabilities: np.ndarray, correct: np.ndarray) -> float:
-    confidences = probabilities.max(axis=1)
-    bins = np.clip(np.ceil(confidences * _N_BINS).astype(int) - 1, 0, _N_BINS - 1)
-    gaps = np.bincount(bins, weights=confidences - correct, minlength=_N_BINS)
-    return float(np.abs(gaps).sum() / len(correct))
 
 
 def _top_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:

@@ -36,6 +36,7 @@ from transfer.report import Report, write_report
 
 _FORMAT = "transfer run 2"
 _COMPLETE = "complete"
+_PREDICTIONS = ("path", "label", "predicted", "probability", "label_probability", "uncalibrated_probability")
 
 
 class Run:
@@ -348,6 +349,7 @@ def write_run(
     fitted: FittedHead,
     scores: dict[str, Any],
     test_probabilities: np.ndarray,
+    uncalibrated: np.ndarray,
     detector: NoveltyDetector | None = None,
     test_unknown: np.ndarray | None = None,
     seconds: dict[str, float],
@@ -361,6 +363,8 @@ def write_run(
 
     Parameters
     ----------
+    uncalibrated
+        (n_test,) probabilities of the predicted classes before the temperature.
     asked
         The recipe that was asked for, where it left something to be found or chosen.
     """
@@ -370,7 +374,7 @@ def write_run(
         form, arrays = head_to_arrays(fitted.head)
         why_not_timm = _why_not_timm(representation, fitted.head)
         model_info = _write_model(building, backbone, arrays, dataset.classes, why_not_timm)
-        _write_predictions(building, dataset, split, test_probabilities)
+        _write_predictions(building, dataset, split, test_probabilities, uncalibrated)
         novelty = _write_novelty(building / "novelty.safetensors", detector, test_unknown)
         write_json(building / "metrics.json", scores)
         if choice:
@@ -483,13 +487,15 @@ def _write_novelty(
     }
 
 
-def _write_predictions(folder: Path, dataset: Dataset, split: Split, probabilities: np.ndarray) -> None:
+def _write_predictions(
+    folder: Path, dataset: Dataset, split: Split, probabilities: np.ndarray, uncalibrated: np.ndarray
+) -> None:
     rows = []
-    for i, p in zip(split.indices("test"), probabilities, strict=True):
-        best = int(p.argmax())
-        truth = dataset.classes[dataset.labels[i]]
-        rows.append([dataset.relative(i), truth, dataset.classes[best], round(float(p[best]), 4)])
-    write_csv(folder / "predictions.csv", ["path", "label", "predicted", "probability"], rows)
+    for i, p, before in zip(split.indices("test"), probabilities, uncalibrated, strict=True):
+        best, label = int(p.argmax()), int(dataset.labels[i])
+        shares = (round(float(share), 4) for share in (p[best], p[label], before))
+        rows.append([dataset.relative(i), dataset.classes[label], dataset.classes[best], *shares])
+    write_csv(folder / "predictions.csv", _PREDICTIONS, rows)
 
 
 def _read_json(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 * `comparing` is `compare`: from a folder of images to a table. `plans` says which fits there will be.
 * `processes` lets each fit have a process of its own, `results` reads what it left behind.
-* `tables` puts the results together, `charts` draws them.
+* `tables` puts the results together, `charts` draws them, `pages` makes a page of both.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer.files import write_figure
 
@@ -23,6 +23,19 @@ _DISTANCES = (9, 18, 30, 44, 60)  # points from a point to its label, tried in t
 _ANGLES = (35, -35, 145, -145, 0, 180, 65, -65, 115, -115)  # degrees
 
 
+class Look(NamedTuple):
+    """How a chart looks: the colour of each point and name, one after the other, of lines, and the sizes of text."""
+
+    colours: Sequence[str]
+    names: str | None  # None: as their points
+    grid: str
+    text: float  # points
+    marker: float
+
+
+_ON_WHITE = Look(_COLOURS, None, "#e4e4e4", 11, 7)
+
+
 def write_chart(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """Draw test accuracy with its 95 % interval against seconds, as SVG and PNG; recipes that failed are left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,23 +45,30 @@ def write_chart(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> Non
     figure = Figure(figsize=_INCHES, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _set_axes(axes, shown, title)
-    for row, colour in zip(shown, itertools.cycle(_COLOURS), strict=False):
-        y, low, high = (100 * row[key] for key in ("accuracy", "accuracy_low", "accuracy_high"))
-        axes.errorbar(
-            row["seconds"], y, [[y - low], [high - y]], fmt="o", color=colour, markersize=7, capsize=4, elinewidth=1.2
-        )
-    _label(axes, shown)
+    axes.set_title(title, loc="left", fontsize=13, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    draw_points(axes, shown, _ON_WHITE)
     for kind, dots in _DOTS.items():
         write_figure(folder / f"{CHART}.{kind}", figure, dots)
 
 
-def _set_axes(axes: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
+def draw_points(axes: Axes, rows: Sequence[dict[str, Any]], look: Look) -> None:
+    """Draw finished recipes into axes whose figure has a canvas: accuracy with its interval against seconds."""
+    _set_axes(axes, rows, look)
+    for row, colour in zip(rows, itertools.cycle(look.colours), strict=False):
+        y, low, high = (100 * row[key] for key in ("accuracy", "accuracy_low", "accuracy_high"))
+        axes.errorbar(
+            row["seconds"], y, [[y - low], [high - y]], fmt="o", color=colour, markersize=look.marker,
+            capsize=0.6 * look.marker, elinewidth=1.2,
+        )  # fmt: skip
+    _label(axes, rows, look)
+
+
+def _set_axes(axes: Axes, rows: Sequence[dict[str, Any]], look: Look) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_title(title, loc="left", fontsize=13, parse_math=False)
-    axes.set_xlabel("seconds, from an empty cache to the finished run (logarithmic)", fontsize=11)
-    axes.set_ylabel("test accuracy in %, with its 95 % interval", fontsize=11)
+    axes.set_xlabel("seconds, from an empty cache to the finished run (logarithmic)", fontsize=look.text)
+    axes.set_ylabel("test accuracy in %, with its 95 % interval", fontsize=look.text)
     axes.set_xscale("log")
     seconds = [row["seconds"] for row in rows] or [1.0]
     shortest, longest = min(seconds), max(seconds)
@@ -57,14 +77,12 @@ def _set_axes(axes: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(y=0.12)
-    axes.grid(color="#e4e4e4")
+    axes.grid(color=look.grid)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=11)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.tick_params(labelsize=look.text)
 
 
-def _label(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+def _label(axes: Axes, rows: Sequence[dict[str, Any]], look: Look) -> None:
     """Write each recipe's name beside its point, where it hides no other name, point or interval.
 
     Places are tried from near to far, for the most crowded layout as for the simplest; a name that is not next to its
@@ -88,9 +106,9 @@ def _label(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
             Bbox.from_extents(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale),
         ]
     frame = axes.get_window_extent()
-    for row, point, colour in zip(rows, points, itertools.cycle(_COLOURS), strict=False):
+    for row, point, colour in zip(rows, points, itertools.cycle(look.colours), strict=False):
         name = str(row["recipe"])
-        text = axes.text(0, 0, name, fontsize=11, parse_math=False)
+        text = axes.text(0, 0, name, fontsize=look.text, parse_math=False)
         size = text.get_window_extent(canvas.get_renderer())
         text.remove()
         places = [_place(point, distance * scale, angle, size) for distance in _DISTANCES for angle in _ANGLES]
@@ -103,8 +121,8 @@ def _label(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
             xytext=((place.x0 - point[0]) / scale, (place.y0 + place.height / 4 - point[1]) / scale),
             textcoords="offset points",
             arrowprops=line,
-            color=colour,
-            fontsize=11,
+            color=look.names or colour,
+            fontsize=look.text,
             parse_math=False,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.comparison.charts import write_chart
+from transfer.comparison.pages import render_comparison
 from transfer.comparison.plans import Plan, make_plan
 from transfer.comparison.processes import fit_apart
 from transfer.comparison.results import Result, read_result, require_same, require_same_test_images
@@ -18,11 +20,13 @@ from transfer.dataset import Dataset, display, scan
 from transfer.errors import UsageError
 from transfer.files import cache_folder, require_new, require_writable, scratch_folder, write_csv, write_json
 from transfer.progress import Progress
+from transfer.report import NAME, write_page
 from transfer.runs import folder_name
 
 if TYPE_CHECKING:
     import pandas
 
+log = logging.getLogger(__name__)
 _FORMAT = "transfer comparison 1"
 _NAME = "compare"  # of the default folder, behind the data's
 
@@ -61,8 +65,8 @@ def compare(
     pandas.DataFrame
         A row per recipe, best first: test accuracy with its 95 % interval (see `tabulate`), the p-value that it errs as
         the best one does, val accuracy, seconds, memory, size. ``attrs["folder"]`` has the same as ``compare.csv`` and
-        ``compare.json``, a chart, and the run folders ``SEED/RECIPE``; ``attrs["notes"]`` says what to know when
-        reading the table; ``attrs["exit_code"]`` is that of the first fit that failed, else 0.
+        ``compare.json``, a chart, a page (report.html), and the run folders ``SEED/RECIPE``; ``attrs["notes"]`` says
+        what to know when reading the table; ``attrs["exit_code"]`` is that of the first fit that failed, else 0.
 
     Raises
     ------
@@ -88,6 +92,7 @@ def compare(
     seconds = charge(results)
     fits = [_about_fit(result, seconds) for result in results]
     _write(folder, rows, {**about, "status": "complete", "notes": notes, "fits": fits})
+    _write_report(folder, where, rows, notes, results)
     return _frame(rows, folder, notes, exit_code)
 
 
@@ -163,6 +168,15 @@ def _write(folder: Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) 
     write_csv(folder / "compare.csv", COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     write_chart(folder, rows, f"{Path(about['data']).name}: test accuracy and time")
     write_json(folder / "compare.json", {**about, "rows": rows})
+
+
+def _write_report(
+    folder: Path, data: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], results: Sequence[Result]
+) -> None:
+    try:
+        write_page(folder / NAME, render_comparison(folder, data, rows, notes, results))
+    except Exception as error:  # whatever it is, the comparison is there and is worth more than its page
+        log.warning("No report: %s The comparison is safe in %s.", " ".join(str(error).split()), folder)
 
 
 def _about_fit(result: Result, seconds: dict[tuple[str, int], float]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _fit(data: str, recipe: dict[str, Any], out: str, split: str | None, quiet: 
     from transfer.strategies import fit
 
     started = time.perf_counter()
-    run = fit(data, Recipe.model_validate(recipe), out=out, split=split, quiet=quiet)
+    run = fit(data, Recipe.model_validate(recipe), out=out, split=split, report=False, quiet=quiet)
     took = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_bytes": peak_memory()}
     write_json(run.path / MEASURED, took)
 

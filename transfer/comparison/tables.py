@@ -119,6 +119,14 @@ def describe(rows: Sequence[dict[str, Any]], results: Sequence[Result]) -> list[
     return notes + _on_choosing(rows, finished)
 
 
+def chosen_by_val(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the row of the best val accuracy, of equals the faster; None where not every finished recipe has one."""
+    ranked = [row for row in rows if row["error"] is None]
+    if not ranked or any(row["val_accuracy"] is None for row in ranked):
+        return None
+    return max(ranked, key=lambda row: (row["val_accuracy"], -row["seconds"]))
+
+
 def _on_choosing(rows: Sequence[dict[str, Any]], finished: Sequence[Result]) -> list[str]:
     """Say which recipe val would choose, and why the best on test is no estimate."""
     ranked = [row for row in rows if row["error"] is None]
@@ -128,9 +136,8 @@ def _on_choosing(rows: Sequence[dict[str, Any]], finished: Sequence[Result]) -> 
         f"The best of {len(ranked)} by test accuracy is flattered: it was chosen on the very images that it is "
         "reported on. Choose by val, and report test."
     ]
-    judged = [row for row in ranked if row["val_accuracy"] is not None]
-    if len(judged) == len(ranked):
-        chosen = max(judged, key=lambda row: (row["val_accuracy"], -row["seconds"]))
+    chosen = chosen_by_val(rows)
+    if chosen:
         notes.append(f"Val chooses {chosen['recipe']}: {chosen['accuracy']:.1%} on test.")
         tuned = dict.fromkeys(result.recipe for result in finished if result.settings.may_tune)
         if tuned and len(tuned) < len(ranked):

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from transfer.dataset import display, find_images
 from transfer.errors import ArtefactError, DataError
 from transfer.exporting.records import Record
 from transfer.files import sha256
-from transfer.report.tables import read_rows, stored_file
+from transfer.report.files import file_of
+from transfer.report.tables import read_rows
 
 N_IMAGES = 32
 _BATCH = 7
@@ -134,4 +134,4 @@ def _files_of(run: Record) -> Iterator[tuple[str, str]]:
     for part in ("test", "val"):
         some = [row for row in rows if row.get("split") == part]
         for row in random.Random(0).sample(some, len(some)):
-            yield stored_file(row["path"], None if root is None else Path(root)), row["sha256"]
+            yield file_of(row["path"], root), row["sha256"]

@@ -6,26 +6,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from transfer.dataset import display
 from transfer.errors import ArtefactError
 from transfer.images import MAX_PIXELS
+from transfer.likeness import NEAR
+from transfer.metrics import calibration_error
 from transfer.recipe import dump_recipe
 from transfer.report import figures
 from transfer.report.confusions import MOST_CLASSES, matrix_rows, top_confusions
-from transfer.report.predictions import Prediction, least_sure, read_predictions, surest_mistakes
+from transfer.report.files import file_of
+from transfer.report.findings import Findings, Place
+from transfer.report.looks import look
+from transfer.report.predictions import Prediction, least_sure, surest_mistakes
 from transfer.report.records import Record
 from transfer.report.reproduction import command
 from transfer.report.tables import read_history, read_parts
+from transfer.report.templates import fill
 from transfer.report.thumbnails import thumbnail
 
-MARK = '<meta name="generator" content="transfer report">'
 _N_THUMBNAILS = 24  # of a kind
 _NEEDED = {"backbone", "data", "head", "machine", "model", "seconds", "strategy", "versions", "weights"}
+_N_PAIRS = 12
 _N_LISTED = 100  # files that could not be read
 
 
-def render_page(run: Record) -> str:
+def require_complete(run: Record) -> None:
+    """Refuse a run that lacks what a page of it shows.
+
+    Raises
+    ------
+    ArtefactError
+        It was written by another version, or changed.
+    """
+    if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
+        raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
+
+
+def render_page(run: Record, findings: Findings, predictions: Sequence[Prediction], folder: Path | None) -> str:
     """Return the report of a run as one HTML document, which needs no other file, no script and no network.
+
+    Parameters
+    ----------
+    findings
+        What a second look at the images has shown.
+    folder
+        Where the tables of the findings lie; None where they are not written.
 
     Raises
     ------
@@ -34,27 +61,17 @@ def render_page(run: Record) -> str:
     """
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"display": display, "percent": _percent, "points": _points, "duration": _duration}
-    if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
-        raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
     try:
         with figures.own_style():
-            content = _content(run)
-        return environment.get_template("page.html.j2").render(content, mark=MARK).lstrip()
+            content = {**_content(run, predictions), **_second_look(run, findings), "has_tables": folder is not None}
+        return fill("page.html.j2", {**content, "looks": look(run, predictions)})
     except (KeyError, TypeError, ValueError, jinja2.UndefinedError) as error:
         raise ArtefactError(f"{run.path} is not what this version writes ({error}). Fit again.") from error
 
 
-def _content(run: Record) -> dict[str, Any]:
-    """Return what the template shows; a section without data is None or empty."""
-    test, predictions, parts = run.metrics["test"], read_predictions(run), read_parts(run.path / "split.csv")
+def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return what the template shows of the run's tables; a section without data is None or empty."""
+    test, parts = run.metrics["test"], read_parts(run.path / "split.csv")
     history = read_history(run.path / "history.csv")
     data = run.info["data"]
     is_matrix = len(run.classes) <= MOST_CLASSES
@@ -76,11 +93,9 @@ def _content(run: Record) -> dict[str, Any]:
         "confusions": None if is_matrix else top_confusions(test["confusion"], run.classes),
         "mistakes": _pictures(run, surest_mistakes(predictions, _N_THUMBNAILS)),
         "unsure": _pictures(run, least_sure(predictions, _N_THUMBNAILS)),
-        "reliability_figure": figures.draw_reliability(
-            [p.probability for p in predictions], [p.is_right for p in predictions]
-        )
-        if predictions
-        else None,
+        **_reliability(predictions),
+        "learning_figure": _learning_figure(run),
+        "learning": run.choice.curve if run.choice else None,
         "unreadable": data["unreadable"][:_N_LISTED],
         "n_unreadable": len(data["unreadable"]),
         "command": command(run),
@@ -108,49 +123,48 @@ def _worst_first(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
 
 
+def _reliability(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return the figure, and the calibration error before the temperature where the run knows it."""
+    if not predictions:
+        return {"reliability_figure": None, "error_before": None}
+    hits = [p.is_right for p in predictions]
+    before = [p.uncalibrated for p in predictions if p.uncalibrated is not None]
+    is_known = len(before) == len(predictions)
+    figure = figures.draw_reliability([p.probability for p in predictions], hits, before if is_known else None)
+    error = calibration_error(np.array(before), np.array(hits)) if is_known else None
+    return {"reliability_figure": figure, "error_before": error}
+
+
+def _learning_figure(run: Record) -> str | None:
+    """Return the learning curve that `auto` has measured, where it has."""
+    curve = run.choice.curve if run.choice else None
+    return figures.draw_learning(curve) if curve and len(curve["points"]) > 1 else None
+
+
+def _second_look(run: Record, findings: Findings) -> dict[str, Any]:
+    """Return what the template shows of the findings."""
+    shown = findings.look_alikes[:_N_PAIRS]
+    drawn = findings.map
+    colours = figures.class_colours(len(run.classes))
+    return {
+        "findings": findings,
+        "doubts": [{"doubt": d, "source": _picture(run, d.image)} for d in findings.doubts[:_N_THUMBNAILS]],
+        "pairs": [{"pair": p, "sources": [_picture(run, p.later), _picture(run, p.earlier)]} for p in shown],
+        "near": NEAR,
+        "n_test_alike": sum(pair.later.part == "test" for pair in findings.look_alikes),
+        "map_figure": figures.draw_points(drawn.plane.points, drawn.labels, colours, drawn.mistakes) if drawn else None,
+        "map": drawn,
+        "most_rings": figures.MOST_RINGS,
+        "legend": list(zip(run.classes, colours, strict=True)) if len(run.classes) <= MOST_CLASSES else None,
+    }
+
+
 def _pictures(run: Record, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    root = run.info["data"]["root"]
+    return [{"prediction": p, "source": _picture(run, p)} for p in predictions]
+
+
+def _picture(run: Record, image: Place | Prediction) -> str | None:
+    if not image.content:
+        return None
     max_pixels = min(run.recipe.data.max_pixels, MAX_PIXELS)
-    return [
-        {
-            "prediction": p,
-            "source": thumbnail(p.file(None if root is None else Path(root)), p.content, max_pixels)
-            if p.content
-            else None,
-        }
-        for p in predictions
-    ]
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    if share is None:
-        return "–"
-    text, smallest = f"{100 * share:.{digits}f}", 10.0**-digits
-    if share < 1 and float(text) == 100:  # nothing is rounded to perfection
-        text = f"> {100 - smallest:.{digits}f}"
-    elif share > 0 and float(text) == 0:
-        text = f"< {smallest:.{digits}f}"
-    return f"{text}\N{NARROW NO-BREAK SPACE}%"
-
-
-def _points(gap: float | None, error: float | None) -> str:
-    """Return a difference of accuracies in points, with its standard error."""
-    if gap is None:
-        return "–"
-    text = f"{100 * gap:+.1f}".replace("-", "−")
-    return text if error is None else f"{text} ± {100 * error:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in words, as coarse as one says it.
-
-    >>> _duration(8.3), _duration(61), _duration(4000)
-    ('8 seconds', '1 minute', '67 minutes')
-    >>> _duration(36000)
-    '10.0 hours'
-    """
-    n, unit = (seconds / 60, "minute") if seconds >= 59.5 else (seconds, "second")
-    if n >= 90 and unit == "minute":
-        return f"{n / 60:.1f} hours"
-    shown = max(1, round(n)) if n >= 1 else round(n, 1)
-    return f"{shown} {unit}{'' if shown == 1 else 's'}"
+    return thumbnail(file_of(image.path, run.info["data"]["root"]), image.content, max_pixels)

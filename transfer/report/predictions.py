@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
-from transfer.dataset.names import storable
 from transfer.errors import ArtefactError
-from transfer.files import neutral_cell
+from transfer.report.files import names_in_tables
 from transfer.report.records import Record
-from transfer.report.tables import read_rows, stored_file
+from transfer.report.tables import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +19,14 @@ class Prediction:
     label: str
     predicted: str
     probability: float
+    label_probability: float | None  # None in runs of earlier versions, as below
+    uncalibrated: float | None  # probability of the predicted class before the temperature
     content: str | None  # SHA-256 when it was scanned
 
     @property
     def is_right(self) -> bool:
         """Whether it was taken for what it is."""
         return self.label == self.predicted
-
-    def file(self, root: Path | None) -> str:
-        """Return the image's file."""
-        return stored_file(self.path, root)
 
 
 def read_predictions(run: Record) -> list[Prediction]:
@@ -41,7 +37,7 @@ def read_predictions(run: Record) -> list[Prediction]:
     ArtefactError
         The tables of the run are missing or damaged.
     """
-    stored = {neutral_cell(storable(name)): name for name in run.classes}
+    stored = names_in_tables(run.classes)
     try:
         contents = {row["path"]: row["sha256"] for row in read_rows(run.path / "split.csv") if row["split"] == "test"}
         return [
@@ -50,6 +46,8 @@ def read_predictions(run: Record) -> list[Prediction]:
                 stored.get(row["label"], row["label"]),
                 stored.get(row["predicted"], row["predicted"]),
                 float(row["probability"]),
+                _number(row.get("label_probability")),
+                _number(row.get("uncalibrated_probability")),
                 contents.get(row["path"]) or None,
             )
             for row in read_rows(run.path / "predictions.csv")
@@ -66,3 +64,7 @@ def surest_mistakes(predictions: Sequence[Prediction], n: int) -> list[Predictio
 def least_sure(predictions: Sequence[Prediction], n: int) -> list[Prediction]:
     """Return the `n` predictions of the lowest probability, least sure first, right or wrong."""
     return sorted(predictions, key=lambda p: (p.probability, p.path))[:n]
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text else None

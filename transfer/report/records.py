@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from transfer.backbones import Backbone
 from transfer.choice import Choice
+from transfer.features import Representation
+from transfer.heads import Head
 from transfer.recipe import Recipe
 
 
@@ -24,3 +27,15 @@ class Record(Protocol):
     @property
     def choice(self) -> Choice | None:
         """Which strategy was chosen and why, where the recipe was `auto`."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network without its head."""
+
+    @property
+    def head(self) -> Head:
+        """The head."""
+
+    @property
+    def representation(self) -> Representation:
+        """What of an image the head reads."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.errors import ArtefactError
-from transfer.files import neutral_cell
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,3 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(source))
     except (OSError, ValueError, csv.Error) as error:
         raise ArtefactError(f"Cannot read {path}: {error}. Fit again.") from error
-
-
-def stored_file(path: str, root: Path | None) -> str:
-    """Return the file that a table names, below `root` if there is one.
-
-    Tables keep a name that looks like a formula behind an apostrophe.
-    """
-    files = [path if root is None else os.path.join(root, path)]  # noqa: PTH118 (keeps a name as it is)
-    bare = path.removeprefix("'")
-    if bare != path and neutral_cell(bare) == path:
-        files.insert(0, bare if root is None else os.path.join(root, bare))  # noqa: PTH118
-    return next((file for file in files if os.path.lexists(file)), files[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transfer.strategies.preparing import prepare
 from transfer.strategies.protocols import describe_protocol
 from transfer.training import LOGS, Checkpoints, require_log
 
+_logger = logging.getLogger(__name__)
 _NOTHING_ADDED = "Its training found no epoch better than the solved head: the network stays as it was."
 
 
@@ -38,6 +40,7 @@ def fit(
     settings: Sequence[str] = (),
     resume: bool = False,
     log: str | None = None,
+    report: bool = True,
     quiet: bool = False,
     **changes: Any,
 ) -> Run:
@@ -66,6 +69,9 @@ def fit(
     log
         ``tensorboard`` writes the history of training as event files too, while it goes on, into the folder
         ``tensorboard`` beside the run.
+    report
+        Write the run's page, report.html in its folder, as `run.report` does; it holds some pictures. Should that fail,
+        a warning says so, and the run is as good.
 
     Returns
     -------
@@ -92,7 +98,18 @@ def fit(
             job, choice, trials = choose(job)
             for line in describe_protocol(job.recipe, job.backbone.preprocessing)[1:]:
                 job.progress.say(line)
-        return _carry_out(job, folder, chosen, choice, trials)
+        run = _carry_out(job, folder, chosen, choice, trials)
+        if report:
+            _write_page(run)
+        return run
+
+
+def _write_page(run: Run) -> None:
+    try:
+        _ = run.report
+    except Exception as error:  # whatever it is, the run is there and is worth more than its page
+        why = " ".join(str(error).split())
+        _logger.warning("No report: %s The run is safe in %s; `transfer report` writes its page.", why, run.path)
 
 
 def _require_log(kind: str | None, recipe: Recipe) -> None:
@@ -123,7 +140,9 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
         choice = dataclasses.replace(choice, reason=f"{choice.reason} {_NOTHING_ADDED}")
     with job.clock.time("evaluate"):
         labels = job.dataset.labels[job.split.indices("test")]
-        probabilities = trained.fitted.head.probabilities(trained.X_test)
+        head = trained.fitted.head
+        probabilities = head.probabilities(trained.X_test)
+        uncalibrated = dataclasses.replace(head, temperature=1.0).probabilities(trained.X_test).max(axis=1)
         test_scores = metrics.evaluate(probabilities, labels, job.dataset.classes)
         test_unknown = trained.detector.is_unknown(trained.X_test) if trained.detector else None
     run = write_run(
@@ -136,6 +155,7 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
         fitted=trained.fitted,
         scores={**trained.scores, "test": test_scores},
         test_probabilities=probabilities,
+        uncalibrated=uncalibrated,
         detector=trained.detector,
         test_unknown=test_unknown,
         taps=job.taps._asdict() if job.taps else None,
@@ -145,7 +165,7 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
         asked=asked,
         seconds=job.clock.seconds,
     )
-    check_head(run, trained.fitted.head, trained.X_test)
+    check_head(run, head, trained.X_test)
     for checkpoints in [*trained.checkpoints, *trials]:
         checkpoints.clear()
     return run
