@@ -32,8 +32,13 @@ def committed(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_there_is_a_notebook() -> None:
-    assert "01_first_model.ipynb" in [path.name for path in NOTEBOOKS]
+def test_all_notebooks_are_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_first_model",
+        "02_features_and_svm",
+        "03_how_much_to_train",
+        "04_from_notebook_to_production",
+    ]
 
 
 def test_a_committed_notebook_was_run_from_top_to_bottom_without_an_error(committed: Path) -> None:
@@ -99,6 +104,64 @@ def test_the_first_notebook_runs_on_a_folder_of_ones_own(few_digits: Path, tmp_p
     assert n_pictures >= 1
     assert (tmp_path / "work/run/model.safetensors").is_file()
     shutil.rmtree(tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_the_second_notebook_fits_an_svm_by_hand_that_does_as_well_as_the_recipe(
+    few_digits: Path, tmp_path: Path
+) -> None:
+    said = text_of(execute(NOTEBOOKS[1], tmp_path, f"DATA = {str(few_digits)!r}"))
+    assert "120 pictures to learn from, 30 to count on" in said
+    assert "True True" in said  # extract_features gives what export_features wrote
+    accuracy = {
+        name: float(share) for name, share in re.findall(r"^([\w. ]+?) +\d+ numbers .* ([\d.]+)% right", said, re.M)
+    }
+    assert list(accuracy) == ["features", "pixels", "blocks.1", "blocks.3", "blocks.5", "by hand"]
+    assert accuracy["features"] > max(60, accuracy["blocks.1"])
+    (recipe,) = re.findall(r"transfer.fit on the same pictures: ([\d.]+)% right", said)
+    assert abs(accuracy["by hand"] - float(recipe)) < 15
+    features = np.load(tmp_path / "work/features/blocks.3.npy")
+    assert features.shape == (150, 80)
+    assert (np.bincount(np.load(tmp_path / "work/features/labels.npy")) == 15).all()
+
+
+@pytest.mark.slow
+def test_the_third_notebook_trains_all_recipes_on_parts_of_the_same_images(few_digits: Path, tmp_path: Path) -> None:
+    parameters = f"DATA = {str(few_digits)!r}\nPER_CLASS = [2, 4]\nSTEPS = 4\nSIZE = 32"
+    notebook = execute(NOTEBOOKS[2], tmp_path, parameters)
+    said = text_of(notebook)
+    accuracy = re.findall(r"^([\w-]+) +(\d) per class: +([\d.]+)% in \d+ s$", said, re.M)
+    assert [row[:2] for row in accuracy] == [(r, n) for n in "24" for r in ("linear-svm", "partial", "full")]
+    assert min(float(row[2]) for row in accuracy) > 10  # what guessing gives
+    assert re.search(r"\d+ test pictures, the same in every row", said)
+    tested = set()
+    for recipe in ("linear-svm", "partial", "full"):
+        for n in (2, 4):
+            split = (tmp_path / f"work/how-much/{recipe}-{n}/split.csv").read_text(encoding="utf-8").splitlines()
+            assert sum(",train," in row for row in split) == 10 * n
+            tested.add(tuple(row for row in split if ",test," in row))
+    assert len(tested) == 1
+    assert sum("image/png" in output.get("data", {}) for output in outputs_of(notebook)) == 1
+
+
+@pytest.mark.slow
+def test_the_fourth_notebook_predicts_from_the_exported_file_and_knows_strange_pictures(
+    few_digits: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    said = text_of(execute(NOTEBOOKS[3], tmp_path, f"DATA = {str(few_digits)!r}"))
+    (agree, n) = re.findall(r"(\d+) of (\d+) pictures have the same class", said)[0]
+    assert agree == n == "32"
+    pairs = re.findall(r"the file says (.*) \(([\d.]+)%\), the run (.*) \(([\d.]+)%\)", said)
+    assert len(pairs) == 6
+    for by_file, p, by_run, probability in pairs:
+        assert by_file == by_run
+        assert abs(float(p) - float(probability)) < 1
+    (known,) = re.findall(r"([\d.]+)% of \d+ test pictures are called unknown", said)
+    assert float(known) < 40
+    assert "4 of 4 are called unknown" in said
+    assert (tmp_path / "work/production/onnx-with-preprocessing/model.onnx").is_file()
 
 
 def execute(path: Path, folder: Path, parameters: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ How a name becomes a backbone, each step a module of this folder:
 
 from __future__ import annotations
 
+import warnings
+
 from transfer.backbones.classifiers import classifier_network, own_classifier, with_head
 from transfer.backbones.handmade import HANDMADE
 from transfer.backbones.imagenet import load_imagenet_classifier
@@ -53,3 +55,6 @@ __all__ = [
     "with_head",
     "without_classifier",
 ]
+
+# tqdm says so in a notebook without ipywidgets, when timm imports it; its bars do without
+warnings.filterwarnings("ignore", message="IProgress not found")
