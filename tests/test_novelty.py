@@ -86,6 +86,7 @@ def test_a_run_says_what_is_unknown_and_keeps_quiet_if_asked_to(run: transfer.Ru
     quiet = run.predict(known[:1], unknown=False)
     assert quiet.is_unknown is None
     assert "unknown" not in quiet.top(1)[0]
+    assert "unknown" not in quiet._repr_html_()
 
 
 def test_the_run_records_how_much_of_test_is_unknown(run: transfer.Run) -> None:

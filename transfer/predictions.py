@@ -49,11 +49,12 @@ class Predictions:
     def _repr_html_(self) -> str:
         rows = [
             [display(row["path"]), *(cell for best in row["top"] for cell in _class_and_share(best))]
-            + ["unknown?" * row["unknown"]] * ("unknown" in row)
             for row in self.top(2)
         ]
         header = ["image", "class", "probability", "second", "probability"][: 1 + 2 * min(2, len(self.classes))]
-        header += [""] * (self.is_unknown is not None)
+        if self.is_unknown is not None:
+            header += [""]
+            rows = [[*row, "unknown?" * bool(unknown)] for row, unknown in zip(rows, self.is_unknown, strict=True)]
         return table(header, rows, below=[f"{display(path)}: {reason}" for path, reason in self.unreadable])
 
     def top(self, k: int = 5) -> list[dict[str, Any]]:
