@@ -38,7 +38,7 @@ def main() -> None:
         for cell in arguments.cells:
             folder, _, sizes = cell.partition(":")
             for size in (sizes or "all").split(","):
-                for seed in range(arguments.first_seed, arguments.seeds):
+                for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                     for recipe in arguments.recipes.split(","):
                         key = [Path(folder).name, size, recipe, seed, sorted(arguments.settings)]
                         if key not in [row["cell"] for row in known]:

@@ -45,7 +45,7 @@ def test_length_says_nothing_and_views_count_by_their_mean() -> None:
 
 
 def test_too_small_a_val_part_sets_no_threshold() -> None:
-    assert fit_detector(rows(300, 0, 0), rows(19, 0, 1)) is None
+    assert fit_detector(rows(300, 0, 0), rows(20, 0, 1)) is None
     assert fit_detector(rows(300, 0, 0), rows(0, 0, 1)) is None
 
 
@@ -56,6 +56,15 @@ def test_references_are_spread_over_the_classes_and_bounded_in_bytes() -> None:
     assert len(np.unique(chosen)) == 1000
     assert 2 * 100_000 * len(choose_references(labels, width=100_000, seed=0)) <= 16e6
     assert len(choose_references(labels[:5], width=10, seed=0)) == 5
+
+
+def test_a_network_trained_further_keeps_the_threshold() -> None:
+    detector = fit_detector(rows(300, 0, 0), rows(200, 0, 1))
+    assert detector is not None
+    moved = detector.with_references(rows(100, 3, 4))
+    assert moved.threshold == detector.threshold
+    assert not moved.is_unknown(rows(50, 3, 3)).all()
+    assert moved.is_unknown(rows(50, 0, 2)).all()
 
 
 def test_a_detector_survives_writing_and_reading() -> None:

@@ -7,7 +7,7 @@ known ones lies where they lie, and mostly passes (`bench/novelty.py`, `docs/faq
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ import numpy as np
 KEPT = 0.95  # share of the validation images that count as known
 _MOST = 1000  # training images that are remembered: all of them tell no more
 _MOST_BYTES = 16_000_000
-_FEWEST = 20  # validation images, below which their 95th percentile is the largest and says nothing
+_FEWEST = 21  # validation images, below which their 95th percentile is the largest and says nothing
 _BLOCK = 1024  # rows that are compared at once
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class NoveltyDetector:
     """Remembers training images, and how far from them is too far.
 
@@ -44,6 +44,10 @@ class NoveltyDetector:
         blocks = [units[i : i + _BLOCK] @ references for i in range(0, len(units), _BLOCK)]
         return 1 - np.concatenate([block.max(1) for block in blocks]) if blocks else np.zeros(0, np.float32)
 
+    def with_references(self, train: np.ndarray) -> NoveltyDetector:
+        """Return the detector for another network of the same training, the threshold as it was."""
+        return dataclasses.replace(self, references=_units(train).astype(np.float16))
+
     def is_unknown(self, rows: np.ndarray) -> np.ndarray:
         """Say of each row whether it is too far away: (N,) of bool."""
         return self.distances(rows) > self.threshold
@@ -66,7 +70,7 @@ def fit_detector(train: np.ndarray, val: np.ndarray) -> NoveltyDetector | None:
         return None
     detector = NoveltyDetector(_units(train).astype(np.float16), 0.0, len(val))
     threshold = float(np.quantile(detector.distances(val), KEPT, method="higher"))
-    return NoveltyDetector(detector.references, threshold, len(val))
+    return dataclasses.replace(detector, threshold=threshold)
 
 
 def choose_references(labels: np.ndarray, width: int, seed: int) -> np.ndarray:

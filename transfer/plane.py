@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +27,9 @@ def project(X: np.ndarray, seed: int = 0) -> Plane:
     UMAP where the package `umap-learn` is installed and there are no more than 3,000 images; else the two strongest
     principal components, found from up to 4,096 images.
     """
-    if importlib.util.find_spec("umap") and 16 <= len(X) <= _MOST_UMAP:
-        from umap import UMAP
-
-        points = UMAP(random_state=seed, n_jobs=1).fit_transform(np.asarray(X, np.float32))
+    umap = _load_umap() if 16 <= len(X) <= _MOST_UMAP else None
+    if umap:
+        points = umap(random_state=seed, n_jobs=1).fit_transform(np.asarray(X, np.float32))
         return Plane(np.asarray(points, float), "UMAP", None)
     centred = np.asarray(X, np.float32) - np.asarray(X, np.float32).mean(axis=0)
     directions = principal_directions(centred, 2)
@@ -39,3 +38,12 @@ def project(X: np.ndarray, seed: int = 0) -> Plane:
     total = float((centred.astype(np.float32) ** 2).sum(dtype=np.float64))
     share = float((points**2).sum()) / total if total else None
     return Plane(points, "the two strongest principal components", share)
+
+
+def _load_umap() -> Any:
+    """Return the class, or None without the package or with one that cannot be loaded."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        return None
+    return UMAP

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from transfer.progress import Progress
 from transfer.recipe import Recipe, dump_recipe
 from transfer.report import Report, write_report
 
+_logger = logging.getLogger(__name__)
 _FORMAT = "transfer run 2"
 _COMPLETE = "complete"
 _PREDICTIONS = ("path", "label", "predicted", "probability", "label_probability", "uncalibrated_probability")
@@ -420,7 +422,10 @@ def write_run(
             "status": _COMPLETE,
         }
         write_json(building / "run.json", info)
-        write_text(building / "README.md", render_card(Run(building, info), folder.name))
+        try:
+            write_text(building / "README.md", render_card(Run(building, info), folder.name))
+        except (ArtefactError, ValueError, LookupError, TypeError) as error:  # the run is worth more than its card
+            _logger.warning("No model card: %s", " ".join(str(error).split()))
     return load_run(folder)
 
 

@@ -90,7 +90,7 @@ def compare(
     ArtefactError
         They disagree.
     """
-    expected = run.predict(files, device="cpu", exact=True, max_pixels=run.recipe.data.max_pixels)
+    expected = run.predict(files, device="cpu", exact=True, unknown=False, max_pixels=run.recipe.data.max_pixels)
     if not len(expected):
         raise DataError(
             f"None of the {len(files)} images for the check can be read ({expected.unreadable[0][1]}). Name others: "

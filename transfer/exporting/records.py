@@ -43,6 +43,6 @@ class Record(Protocol):
         """What of an image the head reads."""
 
     def predict(
-        self, images: Sequence[Any] | str | Path, *, device: str, exact: bool | None, max_pixels: int
+        self, images: Sequence[Any] | str | Path, *, device: str, exact: bool | None, unknown: bool, max_pixels: int
     ) -> Predictions:
         """Classify images."""

@@ -64,7 +64,7 @@ def write_report(run: Record, out: str | os.PathLike[str] | None = None, *, quie
     findings = find(run, predictions, Progress(quiet))
     folder = run.path if out is None else None
     page = render_page(run, findings, predictions, folder)
-    if folder:
+    if folder and not findings.why_no_features:  # tables of a fit that had the features say more
         _write_tables(folder, findings)
     return write_page(path, page)
 

@@ -100,7 +100,11 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     what = [backbone.weights_hash, seen, at, n_classes, batchnorm]
     pace = choose_pace(trainee, cut_shape(backbone, at), machine.pick_device(recipe.device), recipe.exact, what)
     n_test = len(job.split.indices("test")) + job.n_put_aside
-    left = job.clock.deadline - time.perf_counter() - costs.end_seconds(n_val + n_test)
+    left = (
+        job.clock.deadline
+        - time.perf_counter()
+        - costs.end_seconds(len(job.references(backbone.n_features)) + n_val + n_test)
+    )
     views = _n_views(job, at, costs, left)
     if math.isfinite(left) and views:
         left -= _n_rows(job, views) * costs.row_seconds

@@ -26,7 +26,7 @@ from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder
 from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
-from transfer.novelty import fit_detector
+from transfer.novelty import NoveltyDetector, fit_detector
 from transfer.strategies.courses import (
     Course,
     choose_course,
@@ -69,16 +69,18 @@ def fine_tune(job: Job) -> Trained:
     outcome = tuning.choose()
     if outcome.best_epoch:
         fitted, probabilities = tuning.calibrate(outcome)
+        detector = tuning.detect_novelty()
         labels = job.dataset.labels[job.split.indices("val")]
         scores = {"val": metrics.evaluate(probabilities, labels, job.dataset.classes)}
         if tuning.course.refit and tuning.refit(outcome):
             head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
             fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
         backbone = tuning.backbone()
-        images = [job.references(backbone.n_features), job.split.indices("val"), job.split.indices("test")]
-        rows = _features(job, backbone, np.concatenate(images), "Features of the trained network")
-        X_known, X_val, X_test = np.split(rows, np.cumsum([len(part) for part in images])[:-1])
-        trained = Trained(backbone, fitted, X_test, scores, fit_detector(X_known, X_val))
+        known = job.references(backbone.n_features) if tuning.was_refitted and detector else np.empty(0, int)
+        rows = _features(job, backbone, np.concatenate([known, job.split.indices("test")]), "Features of test")
+        if len(known):  # the threshold is that of the network which had not seen val
+            detector = detector.with_references(rows[: len(known)]) if detector else None
+        trained = Trained(backbone, fitted, rows[len(known) :], scores, detector)
     else:
         trained = _nothing_added(job, outcome)
     about = {
@@ -141,7 +143,7 @@ class Tuning:
     def calibrate(self, outcome: Outcome) -> tuple[FittedHead, np.ndarray]:
         """Return the trained head, with the temperature that val gives it, and its probabilities (n, C) on val."""
         job, val = self.job, self.job.split.indices("val")
-        X_val = _features(job, self.backbone(), val, "Features of val")
+        X_val = self._X_val = _features(job, self.backbone(), val, "Features of val")
         labels = job.dataset.labels[val]
         weight, bias = _arrays(self.trainee.head)
         head = LinearHead(weight, bias)
@@ -157,6 +159,11 @@ class Tuning:
         fitted = FittedHead(head, job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
         return fitted, head.probabilities(X_val)
 
+    def detect_novelty(self) -> NoveltyDetector | None:
+        """Return what tells images that are unlike train; after `calibrate`, before val is learned from."""
+        known = self.job.references(self.job.backbone.n_features)
+        return fit_detector(_features(self.job, self.backbone(), known, "Features of train"), self._X_val)
+
     def refit(self, outcome: Outcome) -> bool:
         """Go through the training again up to the chosen epoch, with the images of val among the others.
 
@@ -171,7 +178,8 @@ class Tuning:
             job.progress.say(f"Not trained again on train and val together: {error}")
             return False
         speed = outcome.history[outcome.best_epoch].images_per_second or math.inf
-        end = self._costs.end_seconds(len(job.split.indices("test")))
+        n_known = len(job.references(job.backbone.n_features))
+        end = self._costs.end_seconds(n_known + len(job.split.indices("test")))
         if time.perf_counter() + outcome.best_epoch * len(images) / speed + end > job.clock.deadline:
             job.progress.say("No time is left to train again on train and val together.")
             return False
