@@ -132,14 +132,10 @@ class Run:
     def novelty(self) -> NoveltyDetector | None:
         """What tells images that are unlike the training images; None where val was too small to say."""
         info = self.info.get("novelty")
-        return (
-            None
-            if info is None
-            else detector_from_arrays(
-                {key: tensor.numpy() for key, tensor in self._tensors("novelty.safetensors", info["sha256"]).items()},
-                info["n_val"],
-            )
-        )
+        if info is None:
+            return None
+        tensors = self._tensors("novelty.safetensors", info["sha256"])
+        return detector_from_arrays({key: tensor.numpy() for key, tensor in tensors.items()}, info["n_val"])
 
     def _tensors(self, name: str, checksum: str) -> dict[str, torch.Tensor]:
         path = self.path / name

@@ -15,22 +15,11 @@ from transfer.dataset import display
 from transfer.errors import ArtefactError
 from transfer.exporting.records import Record
 from transfer.images import Preprocessing
+from transfer.report.records import require_complete
 from transfer.report.tables import read_parts
 
 _MOST_CLASSES = 100  # that are listed; metrics.json has all
 _FEW = 20  # test images of a class, below which its numbers say little
-_NEEDED = {
-    "backbone",
-    "data",
-    "head",
-    "machine",
-    "model",
-    "preprocessing",
-    "seconds",
-    "strategy",
-    "versions",
-    "weights",
-}
 
 
 def render_card(run: Record, name: str = "") -> str:
@@ -57,8 +46,7 @@ def render_card(run: Record, name: str = "") -> str:
         finalize=_neutral,
     )
     environment.filters |= {"percent": _percent}
-    if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
-        raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
+    require_complete(run, "preprocessing")
     try:
         content = _content(run, name)
         return environment.get_template("card.md.j2").render(content)

@@ -27,21 +27,8 @@ from transfer.report.templates import fill
 from transfer.report.thumbnails import thumbnail
 
 _N_THUMBNAILS = 24  # of a kind
-_NEEDED = {"backbone", "data", "head", "machine", "model", "seconds", "strategy", "versions", "weights"}
 _N_PAIRS = 12
 _N_LISTED = 100  # files that could not be read
-
-
-def require_complete(run: Record) -> None:
-    """Refuse a run that lacks what a page of it shows.
-
-    Raises
-    ------
-    ArtefactError
-        It was written by another version, or changed.
-    """
-    if lacking := _NEEDED - run.info.keys() or {"test"} - run.metrics.keys():
-        raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")
 
 
 def render_page(run: Record, findings: Findings, predictions: Sequence[Prediction], folder: Path | None) -> str:

@@ -7,9 +7,12 @@ from typing import Any, Protocol
 
 from transfer.backbones import Backbone
 from transfer.choice import Choice
+from transfer.errors import ArtefactError
 from transfer.features import Representation
 from transfer.heads import Head
 from transfer.recipe import Recipe
+
+_NEEDED = {"backbone", "data", "head", "machine", "model", "seconds", "strategy", "versions", "weights"}
 
 
 class Record(Protocol):
@@ -39,3 +42,15 @@ class Record(Protocol):
     @property
     def representation(self) -> Representation:
         """What of an image the head reads."""
+
+
+def require_complete(run: Record, *more: str) -> None:
+    """Refuse a run that lacks what a page or a card shows of it, `more` included.
+
+    Raises
+    ------
+    ArtefactError
+        It was written by another version, or changed.
+    """
+    if lacking := _NEEDED.union(more) - run.info.keys() or {"test"} - run.metrics.keys():
+        raise ArtefactError(f"{run.path} lacks {min(lacking)!r}, which a run of this version has. Fit again.")

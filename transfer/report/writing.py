@@ -10,9 +10,9 @@ from transfer.errors import UsageError
 from transfer.files import require_folder, write_csv, write_text
 from transfer.progress import Progress
 from transfer.report.findings import Findings, find
-from transfer.report.page import render_page, require_complete
+from transfer.report.page import render_page
 from transfer.report.predictions import read_predictions
-from transfer.report.records import Record
+from transfer.report.records import Record, require_complete
 from transfer.report.templates import MARK
 
 NAME = "report.html"

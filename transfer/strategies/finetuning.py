@@ -78,8 +78,8 @@ def fine_tune(job: Job) -> Trained:
         backbone = tuning.backbone()
         known = job.references(backbone.n_features) if tuning.was_refitted and detector else np.empty(0, int)
         rows = _features(job, backbone, np.concatenate([known, job.split.indices("test")]), "Features of test")
-        if len(known):  # the threshold is that of the network which had not seen val
-            detector = detector.with_references(rows[: len(known)]) if detector else None
+        if detector and len(known):  # the threshold is that of the network which had not seen val
+            detector = detector.with_references(rows[: len(known)])
         trained = Trained(backbone, fitted, rows[len(known) :], scores, detector)
     else:
         trained = _nothing_added(job, outcome)
