@@ -74,59 +74,11 @@ def _compare(folder: Path, strategy: str, n_epochs: int, plain_epochs: int) -> N
 
 def _plain(folder: Path, run: Path, out: Path, n_epochs: int, is_full: bool) -> None:
     import plain
-    import timm
-    import torch
-    from PIL import Image
-    from torch import nn
-    from torch.utils.data import DataLoader, Dataset
 
-    with open(run / "split.csv", newline="") as source:
-        rows = list(csv.DictReader(source))
-    classes = sorted({row["label"] for row in rows})
-
-    class Images(Dataset):
-        """What ImageFolder does, on the run's own split."""
-
-        def __init__(self, part: str, see) -> None:
-            self.rows, self.see = [row for row in rows if row["split"] == part], see
-
-        def __len__(self) -> int:
-            return len(self.rows)
-
-        def __getitem__(self, i: int):
-            with Image.open(folder / self.rows[i]["path"]) as image:
-                return self.see(image.convert("RGB")), classes.index(self.rows[i]["label"])
-
-    torch.manual_seed(0)
-    model, config = plain.load_network(len(classes))
-    sets = {
-        part: Images(part, timm.data.create_transform(**config, is_training=part == "train", scale=(0.35, 1.0)))
-        for part in ("train", "val")
-    }
-    loaders = {
-        part: DataLoader(images, batch_size=32, shuffle=part == "train", num_workers=2) for part, images in sets.items()
-    }
-    frozen = [] if is_full else [model.conv_stem, model.bn1, *model.blocks[:5]]
-    for module in frozen:
-        module.requires_grad_(False)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    loss_of = nn.CrossEntropyLoss()
-    seconds = []
-    for _ in range(n_epochs):
-        started = time.perf_counter()
-        model.train()
-        for module in frozen:
-            module.eval()
-        for images, labels in loaders["train"]:
-            optimizer.zero_grad()
-            loss_of(model(images), labels).backward()
-            optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            for images, _ in loaders["val"]:
-                model(images)
-        seconds.append(time.perf_counter() - started)
-    out.write_text(json.dumps({"epochs": seconds, "n_train": len(sets["train"]), "n_val": len(sets["val"])}))
+    done = plain.fine_tune(folder, run, n_epochs, freeze=0 if is_full else 5)
+    out.write_text(
+        json.dumps({"epochs": done.seconds, "n_train": done.n_images["train"], "n_val": done.n_images["val"]})
+    )
 
 
 if __name__ == "__main__":
