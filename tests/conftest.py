@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,14 +44,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_pages() -> Iterator[Callable[[Any], None]]:
-    """Let `transfer.fit` leave out its page, a second of each of a hundred fits; yield what writes it."""
+def no_pages() -> Iterator[None]:
+    """Let `transfer.fit` leave out its page, a second of each of a hundred fits."""
     with pytest.MonkeyPatch.context() as patch:
         from transfer.strategies import fitting
 
-        write = fitting._write_page
-        patch.setattr(fitting, "_write_page", lambda run: None)
-        yield write
+        patch.setattr(fitting, "write_page", lambda run, say: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +22,7 @@ from transfer.errors import ArtefactError, UsageError
 from transfer.report.predictions import least_sure, read_predictions
 from transfer.report.reproduction import command, shell_word
 from transfer.report.rows import Rows
+from transfer.strategies import write_page
 
 QUICK = ["train.min_steps=0", "train.epochs=3", "train.batch_size=16", "train.augment=none"]
 HOSTILE = [
@@ -485,16 +485,30 @@ def test_where_the_model_looks_depends_on_the_model(
     assert told in read(other.report).text
 
 
-def test_fit_writes_the_page_and_survives_its_failure(
-    copied: transfer.Run, no_pages: Callable[[transfer.Run], None], monkeypatch: pytest.MonkeyPatch, caplog
-) -> None:
+def test_a_page_that_fails_leaves_the_run_and_says_so(copied: transfer.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
     monkeypatch.setattr("transfer.runs.write_report", lambda run: 1 / 0)
-    no_pages(copied)
-    assert "division by zero" in caplog.text
-    assert "The run is safe" in caplog.text
+    assert write_page(copied, said.append) is None
+    (line,) = said
+    assert line.startswith("No report: division by zero The run is safe in ")
+    assert f"`transfer report {copied.path}`" in line
     monkeypatch.undo()
-    no_pages(copied)
+    assert write_page(copied, said.append) == copied.path / "report.html"
     assert (copied.path / "report.html").is_file()
+    assert len(said) == 1
+
+
+def test_a_page_that_is_interrupted_leaves_the_run_and_says_so(
+    copied: transfer.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(run: transfer.Run) -> None:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    monkeypatch.setattr("transfer.runs.write_report", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_page(copied, said.append)
+    assert said[0].startswith("Interrupted. The run is safe in ")
 
 
 @pytest.mark.parametrize("report", [True, False])
@@ -502,7 +516,7 @@ def test_fit_is_asked_for_the_page(
     shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: bool
 ) -> None:
     written: list[transfer.Run] = []
-    monkeypatch.setattr("transfer.strategies.fitting._write_page", written.append)
+    monkeypatch.setattr("transfer.strategies.fitting.write_page", lambda run, say: written.append(run))
     options = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
     fitted = transfer.fit(shapes, "ridge", out=tmp_path / "run", report=report, **options)
     assert written == [fitted] * report

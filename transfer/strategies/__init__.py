@@ -6,6 +6,7 @@
   decides how long and how, `looking` how the images are seen.
 * `tapping` finds the layers that say most about a dataset.
 * `protocols` says how a recipe sees images and finds its head.
+* `pages` writes the page of a run that was just fitted.
 * `jobs` holds what a strategy works on and what it hands back.
 * `growing` says what more images would give.
 * `inspecting` looks at a dataset and says what `fit` would do.
@@ -20,6 +21,7 @@ from transfer.strategies.growing import learning_curve
 from transfer.strategies.inspecting import describe_plan, inspect
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.linear import cross_validate, fit_linear
+from transfer.strategies.pages import write_page
 
 __all__ = [
     "Clock",
@@ -32,4 +34,5 @@ __all__ = [
     "fit_linear",
     "inspect",
     "learning_curve",
+    "write_page",
 ]

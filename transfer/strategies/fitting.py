@@ -21,6 +21,7 @@ from transfer.strategies.auto import choose
 from transfer.strategies.finetuning import fine_tune
 from transfer.strategies.jobs import Job
 from transfer.strategies.linear import fit_frozen
+from transfer.strategies.pages import write_page
 from transfer.strategies.preparing import prepare
 from transfer.strategies.protocols import describe_protocol
 from transfer.training import LOGS, Checkpoints, require_log
@@ -100,16 +101,8 @@ def fit(
                 job.progress.say(line)
         run = _carry_out(job, folder, chosen, choice, trials)
         if report:
-            _write_page(run)
+            write_page(run, _logger.warning)
         return run
-
-
-def _write_page(run: Run) -> None:
-    try:
-        _ = run.report
-    except Exception as error:  # whatever it is, the run is there and is worth more than its page
-        why = " ".join(str(error).split())
-        _logger.warning("No report: %s The run is safe in %s; `transfer report` writes its page.", why, run.path)
 
 
 def _require_log(kind: str | None, recipe: Recipe) -> None:
