@@ -72,6 +72,13 @@ def test_the_first_line_of_every_module_says_what_it_is() -> None:
             assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
+def test_a_command_stands_in_the_module_of_its_name() -> None:
+    from transfer.cli import cli
+
+    for name, command in cli.commands.items():
+        assert command.callback.__module__ == f"transfer.cli.{name.replace('-', '_')}"
+
+
 def test_no_pickle_is_read_or_written() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()

@@ -1,0 +1,59 @@
+"""How the command line ends: errors and signals as one line and the exit code of the house."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from transfer.cli.commands import cli
+from transfer.errors import TransferError
+
+_INTERRUPTED = (
+    "Interrupted. What was computed is kept: the same command goes on from there, a training with --resume added."
+)
+
+
+def main() -> None:
+    """Run the command line; end with the exit code of the house."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(prog_name="transfer", standalone_mode=False)
+    except TransferError as error:
+        code = _fail(str(error), error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _fail(_INTERRUPTED, 130)
+    except click.ClickException as error:
+        code = _fail(_one_line(error), error.exit_code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        code = _fail("Out of memory on the device. Choose a smaller backbone, or use --device cpu.", 5)
+    except MemoryError:
+        code = _fail("Out of memory. Choose a smaller backbone, or run on a machine with more.", 5)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    if _wants_traceback():
+        raise
+    click.echo(f"transfer: {message}", err=True)
+    return code
+
+
+def _one_line(error: click.ClickException) -> str:
+    """Return what click has to say, and where to read on, in one line as all errors."""
+    message = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message.rstrip('.')}. `{context.command_path} --help` says more." if context else message
+
+
+def _wants_traceback() -> bool:
+    return "--debug" in sys.argv
+
+
+def _terminate(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    sys.exit(128 + number)
