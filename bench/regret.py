@@ -4,8 +4,12 @@
     python bench/regret.py --show [--csv bench/results/regret.csv] [--figure docs/regret.svg]
 
 A cell is a dataset, a number of images per class and a seed; in each, every arm alone and `auto` with and without its
-race are a `transfer fit` as a process of its own, from an empty cache. A JSON line per fit in `--out`; what is there is
-not run again, so the grid can grow by and by. FOLDER is any folder that `fit` takes.
+race are a `transfer fit` as a process of its own. A JSON line per fit in `--out`; what is there is not run again, so
+the grid can grow by and by. FOLDER is any folder that `fit` takes.
+
+The frozen features of a dataset are extracted once, before its first cell, and every fit starts from a cache that has
+them and nothing else. `seconds` is the fit's own time; `feature_seconds` what the features of its images took, which is
+added once to the time of a policy, and once to that of running every arm.
 
 Regret is the test accuracy of the oracle's arm less that of a policy, in points. The oracle's arm is the best by mean
 accuracy on the *other* seeds of the same dataset and size, and it is scored on this one, since the best of several
@@ -25,6 +29,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -54,6 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     known = read_cells(arguments.out)
     if not arguments.show:
+        frozen = FrozenFeatures(arguments.settings)
         wanted = [name.replace("auto-no-race", "auto, no race") for name in arguments.policies.split(",")]
         for size, seed, folder in itertools.product(
             arguments.per_class.split(","), range(arguments.seeds), arguments.folders
@@ -61,9 +67,8 @@ def main() -> None:
             for policy in wanted:
                 key = [folder.name, size, seed, policy, sorted(arguments.settings)]
                 if key not in [row["cell"] for row in known]:
-                    add_cell(
-                        arguments.out, known, {"cell": key, **_fit(folder, size, seed, policy, arguments.settings)}
-                    )
+                    row = {"cell": key, **_fit(folder, size, seed, policy, arguments.settings, frozen)}
+                    add_cell(arguments.out, known, row)
     known = [row for row in known if row["cell"][-1] == sorted(arguments.settings)]
     table = _by_cell(known)
     print(f"\n{len(table)} cells, of which {len(_complete(table))} have all policies.\n")
@@ -75,7 +80,37 @@ def main() -> None:
         _draw(arguments.figure, _complete(table))
 
 
-def _fit(folder: Path, size: str, seed: int, policy: str, settings: list[str]) -> dict:
+class FrozenFeatures:
+    """Caches with the frozen features of whole datasets, made when they are first asked for."""
+
+    def __init__(self, settings: list[str]) -> None:
+        self._settings = [each for each in settings if not each.startswith("train.")]
+        self._scratch = tempfile.TemporaryDirectory()
+        self._made: dict[Path, tuple[Path, float]] = {}
+
+    def of(self, folder: Path) -> tuple[Path, float]:
+        """Return a cache that has them, and what an image took, in seconds."""
+        if folder not in self._made:
+            home = Path(self._scratch.name) / str(len(self._made))
+            command = [sys.executable, "-m", "transfer.cli", "fit", str(folder), "--recipe", "linear-svm", "-q"]
+            command += ["--no-report", "--out", str(home / "run")]
+            command += [word for each in self._settings for word in ("--set", each)]
+            _run(command, home / "cache")
+            info = json.loads((home / "run" / "run.json").read_text())
+            self._made[folder] = home / "cache", info["seconds"]["features"] / info["data"]["n_used"]
+        return self._made[folder]
+
+
+def _run(command: list[str], cache: Path) -> str:
+    environment = {**os.environ, "TRANSFER_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return done.stdout
+
+
+def _fit(folder: Path, size: str, seed: int, policy: str, settings: list[str], frozen: FrozenFeatures) -> dict:
+    features, seconds_per_image = frozen.of(folder)
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         recipe = "auto" if policy in AUTO else policy
@@ -84,19 +119,20 @@ def _fit(folder: Path, size: str, seed: int, policy: str, settings: list[str]) -
         command += ["--per-class", size] * (size != "all")
         trains = policy not in ("linear-svm", "frozen")
         command += [word for each in settings if trains or not each.startswith("train.") for word in ("--set", each)]
-        environment = {**os.environ, "TRANSFER_CACHE": str(Path(scratch) / "cache"), "HF_HUB_OFFLINE": "1"}
+        cache = Path(scratch) / "cache"
+        shutil.copytree(features, cache)
         started = time.perf_counter()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        scores = json.loads(_run(command, cache))
         seconds = round(time.perf_counter() - started, 1)
-        scores = json.loads(done.stdout)
         info = json.loads((run / "run.json").read_text())
         choice = json.loads((run / "choice.json").read_text()) if policy in AUTO else None
+        with open(run / "split.csv", newline="") as source:
+            n_images = sum(row["split"] in ("train", "val", "test") for row in csv.DictReader(source))
     return {
         "test": scores["test"]["accuracy"],
         "n": scores["test"]["n"],
         "seconds": seconds,
+        "feature_seconds": round(n_images * seconds_per_image, 1),
         "chosen": choice["chosen"] if choice else policy,
         "arms": [[arm["name"], arm["accuracy"], arm["gap"], arm["standard_error"]] for arm in choice["arms"]]
         if choice
@@ -137,8 +173,7 @@ def _print_regrets(table: dict[Cell, dict[str, dict]]) -> None:
     for policy, regrets in sorted(_regrets(table).items(), key=lambda item: statistics.mean(item[1].values())):
         values = sorted(regrets.values())
         high = values[min(len(values) - 1, math.ceil(0.95 * len(values)) - 1)]
-        shares = [found[policy]["seconds"] / sum(found[arm]["seconds"] for arm in ARMS) for found in table.values()
-                  if policy in found]  # fmt: skip
+        shares = [_share(found, policy) for found in table.values() if policy in found]
         share = f"{statistics.mean(shares):.0%}" if shares else ""
         print(f"| {policy} | {statistics.mean(values):.2f} | {high:.1f} | {share} |")
     alone = sum(len(_others(table, cell)) == 0 for cell in table)
@@ -158,6 +193,12 @@ def _regrets(table: dict[Cell, dict[str, dict]]) -> dict[str, dict[Cell, float]]
         for policy, accuracy in chosen.items():
             found[policy][cell] = 100 * (best - accuracy)
     return found
+
+
+def _share(found: dict[str, dict], policy: str) -> float:
+    """Return the time of a policy as a share of running every arm; the features are counted once in both."""
+    features = found[policy]["feature_seconds"]
+    return (features + found[policy]["seconds"]) / (features + sum(found[arm]["seconds"] for arm in ARMS))
 
 
 def _others(table: dict[Cell, dict[str, dict]], cell: Cell) -> list[Cell]:
@@ -207,7 +248,7 @@ def _draw(path: Path, table: dict[Cell, dict[str, dict]]) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for policy, regrets in _regrets(table).items():
-        shares = [f[policy]["seconds"] / sum(f[arm]["seconds"] for arm in ARMS) for f in table.values() if policy in f]
+        shares = [_share(found, policy) for found in table.values() if policy in found]
         if shares:
             x, y = statistics.mean(shares), statistics.mean(regrets.values())
             axes.scatter(x, y, s=60, color="C1" if policy in AUTO else "C0")
