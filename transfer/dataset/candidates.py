@@ -15,7 +15,7 @@ import numpy as np
 
 from transfer.dataset.names import count, display, extension, shown_extension
 from transfer.dataset.records import Dataset, Skipped
-from transfer.dataset.sniffing import EXTENSIONS, IMAGE_EXTENSIONS, N_HEAD_BYTES, RAW_EXTENSIONS, SUPPORTED, sniff
+from transfer.dataset.sniffing import EXTENSIONS, IMAGE_EXTENSIONS, N_HEAD_BYTES, SUPPORTED, sniff_file
 from transfer.files import sha256
 
 _N_FILES_PER_TASK = 256
@@ -107,9 +107,7 @@ def _look_at_one(path: str) -> _Look:
             size = os.fstat(source.fileno()).st_size
         if not head:
             return _Look("empty file", claims)
-        found = sniff(head)
-        if found == "TIFF" and (extension(path) in RAW_EXTENSIONS or head[8:10] == b"CR"):
-            found = "RAW"
+        found = sniff_file(path, head)
         if found in SUPPORTED:
             return _Look(found, True, size, sha256(path))
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from transfer.dataset.names import extension
-from transfer.images.foreign import SIGNATURES
+from transfer.images.foreign import SIGNATURES, is_raw
 
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -19,8 +19,6 @@ EXTENSIONS = {
     "HEIC": (".heic", ".heif", ".hif"),
 }
 IMAGE_EXTENSIONS = frozenset(ending for group in EXTENSIONS.values() for ending in group)
-# Most camera formats are TIFF inside; Pillow would silently read their thumbnail.
-RAW_EXTENSIONS = frozenset((".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raw", ".rw2", ".srw"))
 _TEXT_EXTENSIONS = frozenset(
     (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".py", ".txt", ".xml", ".yaml", ".yml")
 )
@@ -63,6 +61,11 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
+def sniff_file(path: str, head: bytes) -> str | None:
+    """Return the format of a file with this name and these first bytes, or None."""
+    return "RAW" if is_raw(path, head) else sniff(head)
+
+
 def _sniff_iso_media(head: bytes) -> str:
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
@@ -80,6 +83,6 @@ def looks_like_image(path: str) -> bool:
         return ending in IMAGE_EXTENSIONS
     try:
         with open(path, "rb") as source:
-            return sniff(source.read(N_HEAD_BYTES)) in SUPPORTED
+            return sniff_file(path, source.read(N_HEAD_BYTES)) in SUPPORTED
     except OSError:
         return False

@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer.errors import DataError, ResourceError, UsageError
 from transfer.images.damage import describe_damage, pillow_errors
-from transfer.images.foreign import describe_foreign
+from transfer.images.foreign import describe_foreign, is_raw
 from transfer.images.formats import identify
 from transfer.images.guard import pillow_guard
 from transfer.images.orientation import upright
@@ -100,6 +100,8 @@ def _read(path: str | os.PathLike[str], content: str | None) -> bytes:
         with open(path, "rb") as stream:
             head = stream.read(_N_HEAD_BYTES)
             _require_known(head, path)
+            if is_raw(path, head):
+                raise UnreadableImage(path, "unsupported format (RAW)")
             data = head + stream.read()
     except FileNotFoundError as error:
         raise UnreadableImage(path, "no such file") from error

@@ -7,6 +7,7 @@ file claims to be an image, before anything is decoded; here the question is why
 from __future__ import annotations
 
 import codecs
+import os
 import re
 
 from transfer.images.formats import openers
@@ -20,6 +21,9 @@ SIGNATURES = {
     "JPEG XL": (b"\x00\x00\x00\x0cJXL ", b"\xff\x0a"),
     "ICO": (b"\x00\x00\x01\x00",),
 }
+# Most camera formats are TIFF inside; Pillow would silently read their thumbnail.
+_RAW_EXTENSIONS = (".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raw", ".rw2", ".srw")
+_TIFF = (b"II*\0", b"MM\0*")
 _ARCHIVES = {"ZIP": (b"PK\x03\x04",), "gzip": (b"\x1f\x8b",)}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
@@ -36,6 +40,13 @@ def describe_foreign(head: bytes) -> str | None:
     if not any(head):
         return "only zero bytes"
     return _describe_text(head)
+
+
+def is_raw(path: str | os.PathLike[str], head: bytes) -> bool:
+    """Say whether a file that starts like a TIFF is the raw data of a camera."""
+    if not head.startswith(_TIFF):
+        return False
+    return head[8:10] == b"CR" or os.fspath(path).lower().endswith(_RAW_EXTENSIONS)
 
 
 def _describe_container(brands: bytes) -> str | None:
