@@ -43,11 +43,13 @@ def inspect(
     seen = seen_as(default_preprocessing(full_name(chosen.backbone)), chosen.features)
     dataset = scan(data)
     with Progress(quiet).task("Decoding every image", len(dataset)) as advance:
-        pixels, bad = decode_all(dataset.paths, max_pixels, advance)
-    dataset = dataset.without(bad)
+        decoded = decode_all(dataset, max_pixels, advance)
+    dataset = dataset.without(decoded.unreadable)
     split = draw_split(dataset, seed=seed)
     plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
-    return {**describe(dataset, split), "pixels": pixels, "plan": plan}
+    described = describe(dataset, split)
+    notes = [*described["notes"], *decoded.notes]
+    return {**described, "notes": notes, "pixels": decoded.pixels, "plan": plan}
 
 
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
