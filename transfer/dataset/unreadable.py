@@ -7,8 +7,13 @@ from transfer.dataset.records import Dataset
 from transfer.errors import DataError
 
 
-def stop_on_bad(dataset: Dataset, on_bad: str, max_share: float) -> None:
+def stop_on_bad(dataset: Dataset, on_bad: str, max_share: float, setting: str = "") -> None:
     """Stop where images are unreadable and may not be, or where they are too many.
+
+    Parameters
+    ----------
+    setting
+        What allows more where it is given, as in ``--set data.max_bad_share``; empty where nothing does.
 
     Raises
     ------
@@ -24,7 +29,8 @@ def stop_on_bad(dataset: Dataset, on_bad: str, max_share: float) -> None:
     if on_bad == "fail":
         raise DataError(f"{n_bad} unreadable images: {first}{more}. Remove them, or use --on-bad skip.")
     if share > max_share:
+        allow = f", or allow it with {setting}={share + 0.01:.2f}" if setting else " or remove them"
         raise DataError(
             f"{n_bad} of {n_bad + len(dataset)} images ({share:.0%}) are unreadable: {first}{more}. More than "
-            f"{max_share:.0%} stops the run; repair them, or allow it with --set data.max_bad_share={share + 0.01:.2f}."
+            f"{max_share:.0%} stops it; repair them{allow}."
         )

@@ -79,7 +79,7 @@ def prepare(
             progress=progress,
         )
     dataset = extraction.dataset
-    stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share)
+    stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share, "--set data.max_bad_share")
     kept, parts = _find_parts(dataset, recipe, split)
     if len(kept) < len(dataset):
         dataset = dataset.keep(kept, _NOT_NEEDED)
