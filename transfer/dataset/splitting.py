@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from transfer.dataset.names import display, few, relative, storable
+from transfer.dataset.names import count, display, few, relative, storable
 from transfer.dataset.parts import PARTS, check_parts, standard_parts
 from transfer.dataset.records import Dataset
 from transfer.dataset.tables import ALL_COLUMNS, Row, read_table
@@ -194,7 +194,8 @@ def read_split(
     """Read what `write_split` wrote, or a table like it, for the same images in any order.
 
     Rows for images that are unreadable now are passed over. Parts that the file lacks are drawn as `draw_split` does.
-    Hashes are not compared: columns other than path, label and split may be missing or say anything.
+    Columns other than path, label and split may be missing; where there is a ``sha256``, the reason says which images
+    have changed since.
 
     Parameters
     ----------
@@ -212,7 +213,7 @@ def read_split(
     where = f"'{display(table)}'"
     rows = read_table(table, ALL_COLUMNS)
     given = standard_parts([row.part.strip() for row in rows], f"the split column of {where}")
-    parts, extra = _placed(dataset, rows, given, where)
+    parts, extra, changed = _placed(dataset, rows, given, where)
     if before_decoding and (parts != "").any():
         parts[parts == ""] = "train"
     lacking = [dataset.relative(i) for i in np.flatnonzero(parts == "").tolist()]
@@ -221,17 +222,20 @@ def read_split(
         raise DataError(f"{where} does not fit the data: it {' and '.join(wrong)}. Draw a new split.")
     check_parts(dataset.classes, dataset.labels, parts, where)
     split = _complete(dataset, parts, seed=seed)
-    return replace(split, reason=[f"Read from {where}.", *split.reason])
+    verb = "has" if len(changed) == 1 else "have"
+    since = f"{count(len(changed), 'image')} {verb} changed since the split was written: {few(changed)}."
+    return replace(split, reason=[f"Read from {where}.", *[since] * bool(changed), *split.reason])
 
 
-def _placed(dataset: Dataset, rows: list[Row], given: list[str], where: str) -> tuple[np.ndarray, list[str]]:
-    """Return the parts of the images, empty where no row is about one, and the paths of rows without an image."""
+def _placed(dataset: Dataset, rows: list[Row], given: list[str], where: str) -> tuple[np.ndarray, list[str], list[str]]:
+    """Return the parts of the images, empty where no row is about one; the paths of rows without an image, and of
+    images that hold something else than their row says."""
     waiting: dict[str, deque[int]] = {}  # lists may repeat a path
     for i in range(len(dataset)):
         waiting.setdefault(_as_read(dataset.relative(i)), deque()).append(i)
     passed_over = {_as_read(relative(skipped.path, dataset.root)) for skipped in dataset.unreadable}
     parts = np.full(len(dataset), "", dtype="<U5")
-    extra = []
+    extra, changed = [], []
     for row, part in zip(rows, given, strict=True):
         # A person's own table has no apostrophe before a name such as "=1.jpg".
         key = next((key for key in (row.path, _as_read(row.path)) if waiting.get(key)), None)
@@ -246,8 +250,10 @@ def _placed(dataset: Dataset, rows: list[Row], given: list[str], where: str) -> 
                 f"{where}, line {row.line}: '{display(row.path)}' has the label '{display(row.label)}', "
                 f"in the data it is '{display(name)}'. Was the split made for other data?"
             )
+        if row.content and row.content != dataset.hashes[i]:
+            changed.append(row.path)
         parts[i] = part
-    return parts, extra
+    return parts, extra, changed
 
 
 def _as_read(text: str) -> str:

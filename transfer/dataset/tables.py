@@ -14,6 +14,7 @@ from transfer.errors import DataError, UsageError
 
 PATH_AND_LABEL = {"path": ("path", "file_name", "filename", "image"), "label": ("label", "class")}
 ALL_COLUMNS = {**PATH_AND_LABEL, "part": ("split", "part")}
+_KNOWN = {**ALL_COLUMNS, "content": ("sha256",)}
 
 
 class Row(NamedTuple):
@@ -23,6 +24,7 @@ class Row(NamedTuple):
     path: str
     label: str
     part: str
+    content: str
 
 
 def read_table(table: str, wanted: Mapping[str, tuple[str, ...]] = PATH_AND_LABEL) -> list[Row]:
@@ -52,7 +54,7 @@ def _open(table: str) -> tuple[Any, list[str], dict[str, int]]:
         lowered = [column.casefold() for column in columns]
         position = {
             kind: next(lowered.index(name) for name in names if name in lowered)
-            for kind, names in ALL_COLUMNS.items()
+            for kind, names in _KNOWN.items()
             if not set(names).isdisjoint(lowered)
         }
         opened.append((reader, columns, position))
@@ -70,10 +72,10 @@ def _explained(table: str) -> Iterator[None]:
 
 
 def _row(cells: list[str], line: int, position: dict[str, int], table: str) -> Row:
-    if len(cells) <= max(position.values()):
+    if len(cells) <= max(at for kind, at in position.items() if kind in ALL_COLUMNS):
         n = count(len(cells), "column")
         raise DataError(f"'{display(table)}', line {line}: {n}, fewer than its first row has.")
-    return Row(line, *(cells[position[kind]] if kind in position else "" for kind in ALL_COLUMNS))
+    return Row(line, *(cells[position[kind]] if position.get(kind, len(cells)) < len(cells) else "" for kind in _KNOWN))
 
 
 def _decode(data: bytes) -> str:
