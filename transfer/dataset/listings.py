@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from transfer.dataset.candidates import Candidate, Candidates
-from transfer.dataset.names import count, display, is_below, relative
+from transfer.dataset.names import count, display, is_below, relative, restored
 from transfer.dataset.parts import standard_parts
 from transfer.dataset.records import Skipped
 from transfer.dataset.tables import Row, read_table
@@ -92,7 +92,7 @@ def _resolve(row: Row, table: str) -> str:
         raise DataError(f"{where}: the path is empty.")
     if "\0" in cell:
         raise DataError(f"{where}: the path has a zero byte.")
-    candidates = [cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/")]
+    candidates = [cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/"), restored(cell)]
     paths = [os.path.normpath(os.path.join(folder, candidate)) for candidate in candidates]
     path = next((path for path in paths if os.path.lexists(path)), paths[0])
     if not os.path.isabs(cell.strip()) and not is_below(path, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,17 @@ def _visible(character: str) -> str:
 def storable(name: str) -> str:
     """Return `name` as `files.write_text` stores it: what UTF-8 lacks is escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def restored(text: str) -> str:
+    r"""Return the name that `storable` wrote as `text`.
+
+    A name may hold such letters itself: look for a file of that name first.
+
+    >>> restored(storable("caf\udce9")) == "caf\udce9"
+    True
+    """
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda escaped: chr(0xDC00 + int(escaped[1], 16)), text)
 
 
 def looks(name: str) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from transfer.dataset.names import storable
+from transfer.dataset.names import restored, storable
 from transfer.files import neutral_cell
 
 
 def file_of(path: str, root: str | None) -> str:
-    """Return an image's file; tables keep a name that looks like a formula behind an apostrophe."""
-    files = [path if root is None else os.path.join(root, path)]  # noqa: PTH118 (keeps a name as it is)
+    """Return an image's file; tables keep a name that looks like a formula behind an apostrophe, and escape bytes that
+    are not UTF-8."""
     bare = path.removeprefix("'")
-    if bare != path and neutral_cell(bare) == path:
-        files.insert(0, bare if root is None else os.path.join(root, bare))  # noqa: PTH118
-    return next((file for file in files if os.path.lexists(file)), files[-1])
+    names = [bare, path] if bare != path and neutral_cell(bare) == path else [path]
+    files = [name if root is None else os.path.join(root, name) for name in names]  # noqa: PTH118 (keeps a name as it is)
+    return next((file for file in [*files, *map(restored, files)] if os.path.lexists(file)), files[-1])
 
 
 def names_in_tables(classes: Sequence[str]) -> dict[str, str]:
