@@ -67,6 +67,16 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(colours).resize((48, 32), Image.Resampling.NEAREST)
 
 
+def fill(root: Path, counts: dict[str, int], seed: int = 1000) -> Path:
+    """Make class folders below `root` with so many pictures, all different; `seed` begins the count."""
+    for name, n in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            (root / name / f"{i:03}.png").write_bytes(encode(picture(seed), "PNG"))
+            seed += 1
+    return root
+
+
 def odd_images() -> list[Fault]:
     """Return rows 1 to 26 in class folders."""
     whole = draw(48, 32)
