@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from transfer.errors import DataError
 _N_RESAMPLES = 1000
 _N_BINS = 15  # of the calibration error, as in Guo et al. (ICML 2017)
 _BLOCK = 4_000_000  # resampled counts held at once
+_MATRIX = 100  # classes; with more, the confusion matrix is mostly zeros, and with 10,000 it has 800 MB
 
 
 def evaluate(
@@ -34,7 +35,8 @@ def evaluate(
     dict with `n`, `confidence`, `classes`; `accuracy`, `balanced_accuracy`, `macro_f1`, each with `…_interval`
     [low, high]; `top5_accuracy` (more than 5 classes); `log_loss` (natural logarithm), `brier` (sum over classes, 0 to
     2), `calibration_error` (expected, 15 equal bins); `per_class` (name, n, precision, recall, recall_interval, f1);
-    `confusion` [true][predicted]. Balanced accuracy and macro-F1 average over the classes that occur in `labels`.
+    `confusion` [true][predicted], of more than 100 classes only the counts that are not zero, as [true, predicted, n].
+    Balanced accuracy and macro-F1 average over the classes that occur in `labels`.
 
     Raises
     ------
@@ -50,10 +52,12 @@ def evaluate(
     probabilities, labels = _checked(probabilities, labels, classes)
     n, n_classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
-    confusion = np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
-    n_correct = int(np.trace(confusion))
-    balanced, macro_f1 = _class_means(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
-    balanced_interval, macro_f1_interval = _bootstrap(confusion, confidence, seed)
+    cells = _count_cells(labels, predicted, n_classes)
+    right = labels[labels == predicted]
+    n_hits, n_true, n_predicted = (np.bincount(of, minlength=n_classes) for of in (right, labels, predicted))
+    n_correct = len(right)
+    balanced, macro_f1 = _class_means(n_hits, n_true, n_predicted)
+    balanced_interval, macro_f1_interval = _bootstrap(cells, n_classes, confidence, seed)
     result: dict[str, Any] = {
         "n": n,
         "confidence": confidence,
@@ -67,8 +71,8 @@ def evaluate(
         "log_loss": _log_loss(probabilities, labels),
         "brier": _brier(probabilities, labels),
         "calibration_error": calibration_error(probabilities.max(axis=1), predicted == labels),
-        "per_class": _per_class(confusion, classes, confidence),
-        "confusion": confusion.tolist(),
+        "per_class": _per_class(n_hits, n_true, n_predicted, classes, confidence),
+        "confusion": _confusion(cells, n_classes),
     }
     if n_classes > 5:
         result["top5_accuracy"] = _top_accuracy(probabilities, labels, 5)
@@ -149,6 +153,27 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
     return probabilities, labels.astype(np.int64)
 
 
+class _Cells(NamedTuple):
+    """The cells of a confusion matrix that are not zero, sorted by true class, then by predicted one."""
+
+    true: np.ndarray
+    predicted: np.ndarray
+    n: np.ndarray
+
+
+def _count_cells(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> _Cells:
+    cells, n = np.unique(labels * n_classes + predicted, return_counts=True)
+    return _Cells(*np.divmod(cells, n_classes), n)
+
+
+def _confusion(cells: _Cells, n_classes: int) -> list[list[int]]:
+    if n_classes > _MATRIX:
+        return np.stack(cells, axis=1).tolist()
+    matrix = np.zeros((n_classes, n_classes), np.int64)
+    matrix[cells.true, cells.predicted] = cells.n
+    return matrix.tolist()
+
+
 def _class_means(hits: np.ndarray, n_true: np.ndarray, n_predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return balanced accuracy and macro-F1 over the classes that occur; counts are (..., C)."""
     occurs = n_true > 0
@@ -158,15 +183,13 @@ def _class_means(hits: np.ndarray, n_true: np.ndarray, n_predicted: np.ndarray) 
     return recall.sum(axis=-1) / n_occurring, f1.sum(axis=-1) / n_occurring
 
 
-def _bootstrap(confusion: np.ndarray, confidence: float, seed: int) -> tuple[list[float], list[float]]:
+def _bootstrap(matrix: _Cells, n_classes: int, confidence: float, seed: int) -> tuple[list[float], list[float]]:
     """Return percentile intervals of balanced accuracy and macro-F1 under resampling of images.
 
     Drawing n images with replacement is one multinomial draw over the cells of the confusion matrix, so the cost does
     not grow with n; empty cells stay empty.
     """
-    true, predicted = np.nonzero(confusion)
-    cells = confusion[true, predicted]
-    n_classes = len(confusion)
+    true, predicted, cells = matrix
     by_predicted = np.argsort(predicted, kind="stable")
     on_diagonal = np.flatnonzero(true == predicted)
     random = np.random.default_rng(seed)
@@ -192,10 +215,12 @@ def _sums(counts: np.ndarray, sorted_groups: np.ndarray, n_groups: int) -> np.nd
     return sums
 
 
-def _per_class(confusion: np.ndarray, classes: Sequence[str], confidence: float) -> list[dict[str, Any]]:
+def _per_class(
+    n_hits: np.ndarray, n_true: np.ndarray, n_of_predicted: np.ndarray, classes: Sequence[str], confidence: float
+) -> list[dict[str, Any]]:
     rows = []
-    for c, name in enumerate(classes):
-        hits, n, n_predicted = int(confusion[c, c]), int(confusion[c].sum()), int(confusion[:, c].sum())
+    counts = zip(n_hits.tolist(), n_true.tolist(), n_of_predicted.tolist(), strict=True)
+    for name, (hits, n, n_predicted) in zip(classes, counts, strict=True):
         rows.append(
             {
                 "name": str(name),

@@ -22,14 +22,25 @@ def matrix_rows(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> l
 
 
 def top_confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str], n: int = 30) -> list[dict[str, Any]]:
-    """Return the `n` most frequent confusions: true and predicted class, the count and its share of the true class."""
+    """Return the `n` most frequent confusions: true and predicted class, the count and its share of the true class.
+
+    Of many classes the metrics have no matrix but [true, predicted, count] wherever images are.
+    """
     counts = np.asarray(confusion)
-    n_true = counts.sum(axis=1)
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
-    flat = np.argsort(-wrong, axis=None, kind="stable")[:n]
-    cells = [divmod(int(cell), len(counts)) for cell in flat]
+    if counts.shape == (len(classes), len(classes)):
+        true, predicted = np.nonzero(counts)
+        counts = counts[true, predicted]
+    else:
+        true, predicted, counts = counts.T
+    n_true = np.bincount(true, weights=counts)
+    wrong = np.flatnonzero(true != predicted)
+    order = wrong[np.argsort(-counts[wrong], kind="stable")][:n]
     return [
-        {"label": classes[i], "predicted": classes[j], "n": int(wrong[i, j]), "share": float(wrong[i, j] / n_true[i])}
-        for i, j in cells
-        if wrong[i, j]
+        {
+            "label": classes[true[k]],
+            "predicted": classes[predicted[k]],
+            "n": int(counts[k]),
+            "share": float(counts[k] / n_true[true[k]]),
+        }
+        for k in order.tolist()
     ]
