@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from transfer.errors import UsageError
-from transfer.files import atomic_folder
+from transfer.files import atomic_folder, make_folder, write_bytes
 
 _SIDE = 32  # pixels; the digits come as 8x8, which no picture viewer shows well
 
@@ -38,9 +39,11 @@ def write_digits(folder: str | Path) -> int:
     with atomic_folder(folder) as building:
         for i, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             path = building / _name(i, label)
-            path.parent.mkdir(exist_ok=True)
+            make_folder(path.parent)
             grey = Image.fromarray((255 - pixels * 255 / 16).astype(np.uint8))
-            grey.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(path)
+            data = io.BytesIO()
+            grey.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(data, "PNG")
+            write_bytes(path, data.getvalue())
     return len(digits.target)
 
 

@@ -32,8 +32,15 @@ _TEMPORARY = ".partial"
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
+def atomic_file(path: str | os.PathLike[str], n_bytes: int = 0) -> Iterator[IO[bytes]]:
+    """Yield a file beside `path` to write into; it is renamed to `path` when the block ends without an error.
+
+    Leftovers of processes that died here are swept first.
+
+    Parameters
+    ----------
+    n_bytes
+        How many it will take, where that is known: a full disk is told with it.
 
     Raises
     ------
@@ -41,18 +48,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         The folder cannot be written or the disk is full. Nothing with the final name has changed.
     """
     final = Path(path)
-    temporary = final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    temporary = _temporary(final)
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        sweep(final.parent, deep=False)
+        with open(temporary, "wb") as target:
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
         os.replace(temporary, final)
         _sync_folder(final.parent)
     except OSError as error:
-        raise cannot_write(final, error) from error
+        remove(temporary)  # what it takes is free again
+        raise cannot_write(final, error, n_bytes) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 @contextlib.contextmanager
@@ -68,9 +77,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         The folder cannot be written or the disk is full. Nothing with the final name has changed.
     """
     final = Path(path).absolute()
-    building, aside = (
-        final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}" for _ in range(2)
-    )
+    building, aside = _temporary(final), _temporary(final)
     try:
         building.mkdir(parents=True)
         sweep(final.parent, deep=False)
@@ -89,8 +96,8 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
     finally:
         if aside.exists() and not final.exists():
             aside.rename(final)
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(building)
+        remove(aside)
 
 
 @contextlib.contextmanager
@@ -101,12 +108,59 @@ def scratch_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
     """
     require_writable(parent)
     sweep(parent, deep=False)
-    scratch = Path(parent) / f".scratch.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
-    scratch.mkdir()
+    scratch = _temporary(Path(parent) / "scratch")
+    make_folder(scratch)
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises
+    ------
+    ResourceError
+        It cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(Path(path), error) from error
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Delete a file, or a folder with all that is in it; what is not there or cannot be deleted is passed over."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def map_new_array(folder: str | os.PathLike[str], shape: tuple[int, ...]) -> np.ndarray:
+    """Return a float32 array to fill that lies in a file in `folder` and not in memory, and is gone when it is.
+
+    Raises
+    ------
+    ResourceError
+        The folder cannot be written, or the disk has less room.
+    """
+    n_bytes = 4 * int(np.prod(shape))
+    make_folder(folder)
+    sweep(folder, deep=False)
+    path = _temporary(Path(folder) / "rows")
+    try:
+        with open(path, "wb") as file:
+            reserve_space(file, n_bytes)
+            file.truncate(n_bytes)
+        return np.memmap(path, np.float32, "r+", shape=shape)
+    except OSError as error:
+        raise cannot_write(path, error, n_bytes) from error
+    finally:
+        remove(path)  # the file is kept by what is mapped
 
 
 def write_figure(path: str | os.PathLike[str], figure: Figure, dpi: float | None = None) -> None:
@@ -123,8 +177,8 @@ def write_figure(path: str | os.PathLike[str], figure: Figure, dpi: float | None
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    with atomic_file(path, len(data)) as target:
+        target.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -220,10 +274,7 @@ def require_new(folder: str | os.PathLike[str]) -> None:
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
     """Create `folder` and try one small write in it, so that a refusal comes before the work does."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(Path(folder), error) from error
+    make_folder(folder)
     require_folder(folder)
 
 
@@ -251,19 +302,17 @@ def sweep(folder: str | os.PathLike[str], deep: bool = True) -> int:
     for leftover in list(found(f".*{_TEMPORARY}")):
         host, _, pid = leftover.name.split(".")[-3].rpartition("-")
         if host == _host() and pid.isdigit() and not _is_alive(int(pid)):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-                n_swept += 1
+            remove(leftover)
+            n_swept += not os.path.lexists(leftover)
     return n_swept
 
 
-def cannot_write(path: Path, error: OSError) -> ResourceError:
-    """Say in one line why `path` could not be written."""
+def cannot_write(path: Path, error: OSError, n_bytes: int = 0) -> ResourceError:
+    """Say in one line why `path` could not be written, of which `n_bytes` were to be written where that is known."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(existing_folder(path)).free
-        return ResourceError(
-            f"Disk full while writing {path}: {readable_bytes(free)} are free. Make room or choose another folder."
-        )
+        free = readable_bytes(shutil.disk_usage(existing_folder(path)).free)
+        need = f"it needs {readable_bytes(n_bytes)}, {free} are free" if n_bytes else f"{free} are free"
+        return ResourceError(f"Disk full while writing {path}: {need}. Make room or choose another folder.")
     return ResourceError(f"Cannot write {path}: {error.strerror or error}. Choose a folder that you may write to.")
 
 
@@ -320,6 +369,10 @@ def existing_folder(path: Path) -> Path:
 
 def _host() -> str:
     return socket.gethostname().replace(".", "_")
+
+
+def _temporary(final: Path) -> Path:
+    return final.parent / f".{final.name[:80]}.{_owner()}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
 
 
 def _owner() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import ResourceError
-from transfer.files import cache_folder, write_json
+from transfer.files import cache_folder, make_folder, write_json
 
 
 class Memo:
@@ -27,8 +27,8 @@ class Memo:
 
     def write(self, key: str, value: Any) -> None:
         """Remember a JSON value under `key`."""
-        with contextlib.suppress(ResourceError, OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(ResourceError):
+            make_folder(self.path.parent)
             write_json(self.path, {**self._read_all(), key: value})
 
     def _read_all(self) -> dict[str, Any]:

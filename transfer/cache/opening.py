@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from transfer.cache.activations import ActivationCache
 from transfer.cache.pixels import PixelCache
 from transfer.cache.shards import Shards
 from transfer.errors import ResourceError
-from transfer.files import cache_folder, require_writable, sweep, write_json
+from transfer.files import cache_folder, require_writable, scratch_folder, sweep, write_json
 
 S = TypeVar("S", bound=Shards)
 
@@ -56,6 +56,6 @@ def _open(kind: type[S], name: str, about: dict[str, Any], folder: Path | None) 
 @functools.cache
 def _temporary_folder() -> Path:
     """Return one folder for this process, which goes when it ends."""
-    folder = Path(tempfile.mkdtemp(prefix="transfer-cache-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    scratch = contextlib.ExitStack()
+    atexit.register(scratch.close)
+    return scratch.enter_context(scratch_folder(tempfile.gettempdir()))

@@ -7,7 +7,6 @@ row or none, and a flipped bit is noticed: the shard is dropped and its rows are
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import ResourceError
-from transfer.files import write_bytes
+from transfer.files import remove, write_bytes
 
 _SUFFIX = ".safetensors"
 _ROWS = "rows"
@@ -77,8 +76,7 @@ class Shards:
             places = self._places(about)
         except (ValueError, KeyError, TypeError) as error:
             log.warning("Cached rows in %s are damaged (%s); computing them again.", path.name, error)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            remove(path)
             return
         self._shards.append(rows)
         number = len(self._shards) - 1

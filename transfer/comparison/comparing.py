@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from transfer.comparison.results import Result, read_result, require_same, requi
 from transfer.comparison.tables import COLUMNS, charge, describe, tabulate
 from transfer.dataset import Dataset, display, scan
 from transfer.errors import UsageError
-from transfer.files import cache_folder, require_new, require_writable, scratch_folder, write_csv, write_json
+from transfer.files import cache_folder, remove, require_new, require_writable, scratch_folder, write_csv, write_json
 from transfer.progress import Progress
 from transfer.report import NAME, write_page
 from transfer.runs import folder_name
@@ -153,7 +152,7 @@ def _fit_all(
                         results.append(Result(name, seed, wanted, error=ending.error))
                         exit_code = exit_code or ending.exit_code
                         # what it had computed, and no finished run accounts for, must not be free for the next
-                        shutil.rmtree(own, ignore_errors=True)
+                        remove(own)
                         continue
                 results.append(read_result(run, name, wanted))
                 progress.say(f"{name}, seed {seed}: {results[-1].accuracy:.1%} on test.")

@@ -16,7 +16,7 @@ from transfer.cuts import FEATURES
 from transfer.dataset import Source, display, scan, stop_on_bad
 from transfer.errors import ArtefactError
 from transfer.features.extracting import Extraction, extract
-from transfer.files import atomic_folder, atomic_path, require_new, reserve_space, sha256, write_csv, write_json
+from transfer.files import atomic_file, atomic_folder, require_new, reserve_space, sha256, write_csv, write_json
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 
@@ -163,7 +163,7 @@ def check_features(folder: str | Path) -> dict[str, Any]:
 
 def _write_array_in_chunks(path: Path, shape: tuple[int, ...], dtype: np.dtype, chunks: Iterator[np.ndarray]) -> None:
     n_bytes = int(np.prod(shape)) * dtype.itemsize
-    with atomic_path(path) as temporary, open(temporary, "wb") as target:
+    with atomic_file(path, n_bytes) as target:
         reserve_space(target, n_bytes)
         np.lib.format.write_array_header_1_0(
             target, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

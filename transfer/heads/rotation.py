@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.files import cache_folder, reserve_space
+from transfer.files import cache_folder, map_new_array
 from transfer.heads.blocks import row_blocks
 from transfer.heads.scaling import scale_factors, whitening_factors
 
@@ -104,9 +103,4 @@ def _room_for(shape: tuple[int, int]) -> np.ndarray:
     """Return an array to fill: in memory, or where it is large in a file that is gone when the array is."""
     if 4 * shape[0] * shape[1] <= _IN_MEMORY:
         return np.empty(shape, np.float32)
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="rows-") as file:
-        reserve_space(file, 4 * shape[0] * shape[1])
-        file.truncate(4 * shape[0] * shape[1])
-        return np.memmap(file.name, np.float32, "r+", shape=shape)
+    return map_new_array(cache_folder(), shape)

@@ -14,7 +14,6 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from transfer import cuts, machine, metrics
 from transfer.backbones import Backbone, fingerprint
 from transfer.errors import DataError, ResourceError
 from transfer.features import extract
-from transfer.files import cache_folder
+from transfer.files import cache_folder, scratch_folder
 from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
 from transfer.novelty import NoveltyDetector, fit_detector
 from transfer.strategies.courses import (
@@ -314,7 +313,7 @@ def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> n
     if not len(images):
         return np.empty((0, backbone.n_features), np.float32)
     recipe, part = job.recipe, job.dataset.subset(images)
-    with tempfile.TemporaryDirectory(prefix="transfer-") as folder:
+    with scratch_folder(tempfile.gettempdir()) as folder:
         extraction = extract(
             part,
             backbone,
@@ -323,7 +322,7 @@ def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> n
             max_pixels=recipe.data.max_pixels,
             label=label,
             progress=job.progress,
-            cache=Path(folder),
+            cache=folder,
         )
         require_all(extraction.dataset, part)
         return extraction.rows()

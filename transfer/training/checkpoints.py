@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from transfer.errors import ResourceError
-from transfer.files import require_writable, sweep, write_bytes
+from transfer.files import remove, require_writable, write_bytes
 
 _SUFFIX = ".safetensors"
 _KEPT = 2
@@ -48,14 +47,13 @@ class Checkpoints:
         number = 1 + (int(known[-1].name.partition("-")[0]) if known else 0)
         try:
             require_writable(self.folder)
-            sweep(self.folder)
             write_bytes(self.folder / f"{number:08d}-{hashlib.sha256(data).hexdigest()}{_SUFFIX}", data)
         except ResourceError as error:
             log.warning("No checkpoint of this training: %s", error)
             return
         kept = [path for path in known if path not in self._obsolete]
         for old in [*self._obsolete, *kept[: 1 - _KEPT]]:
-            old.unlink(missing_ok=True)
+            remove(old)
         self._obsolete = []
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -85,7 +83,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete all of them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob(f"*-*{_SUFFIX}") if path.name[0] != ".")
