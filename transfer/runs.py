@@ -8,7 +8,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
 from transfer.exporting import Export, export, render_card, timm_config
 from transfer.features import NormalisedRows, Representation, extract
-from transfer.files import atomic_folder, require_new, sha256, write_csv, write_json, write_tensors, write_text
+from transfer.files import atomic_folder, remove, require_new, sha256, write_csv, write_json, write_tensors, write_text
 from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
 from transfer.images import MAX_PIXELS, Preprocessing
 from transfer.machine import describe_processor, versions
@@ -291,7 +290,7 @@ def load_run(path: str | Path) -> Run:
     UsageError
         There is no such folder.
     ArtefactError
-        The folder is not a complete run.
+        The folder is not a complete run, or a file in it has changed. The model is looked at when it is used.
     """
     path = Path(path)
     if not path.is_dir():
@@ -305,7 +304,36 @@ def load_run(path: str | Path) -> Run:
         raise ArtefactError(f"{path} is not a complete run of this version ({info.get('format')}). Fit again.")
     if not info.keys() >= {"classes", "model", "head", "backbone", "representation", "preprocessing"}:
         raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
+    require_unchanged(path, info)
     return Run(path, info)
+
+
+def require_unchanged(path: Path, info: dict[str, Any]) -> None:
+    """Compare the tables and settings of a run with their checksums, which runs of earlier versions lack.
+
+    Raises
+    ------
+    ArtefactError
+        A file is missing or has changed.
+    """
+    for name, checksum in info.get("sha256", {}).items():
+        if Path(name).name != name or not (path / name).is_file() or sha256(path / name) != checksum:
+            raise ArtefactError(f"{path / name} is missing or has changed since the run was written. Fit again.")
+
+
+def require_as_written(source: Source | None) -> None:
+    """Where a table lies in a run folder, such as its split.csv, compare it with its checksum there.
+
+    Raises
+    ------
+    ArtefactError
+        It has changed.
+    """
+    if isinstance(source, (str, os.PathLike)) and (Path(source).parent / "run.json").is_file():
+        info = _read_json(Path(source).parent / "run.json")
+        known = info.get("sha256", {}) if isinstance(info, dict) else {}
+        if Path(source).is_file() and sha256(source) != known.get(Path(source).name, sha256(source)):
+            raise ArtefactError(f"{source} has changed since its run was written. To use it so, copy it elsewhere.")
 
 
 def reserve(data: Source, strategy: str, out: str | Path | None, *, test: Source | None = None) -> Path:
@@ -415,6 +443,7 @@ def write_run(
             "seconds": seconds,
             "versions": versions(),
             "machine": describe_processor(),
+            "sha256": {path.name: sha256(path) for path in sorted(building.iterdir()) if path.suffix != ".safetensors"},
             "status": _COMPLETE,
         }
         write_json(building / "run.json", info)
@@ -435,7 +464,7 @@ def check_head(run: Run, head: Head, rows: np.ndarray, tolerance: float = 1e-4) 
     """
     difference = float(np.abs(run.head.probabilities(rows) - head.probabilities(rows)).max(initial=0.0))
     if not difference <= tolerance:
-        shutil.rmtree(run.path)
+        remove(run.path)
         raise ArtefactError(f"The saved model differs from the fitted one by {difference:.3g}. Please report this.")
 
 

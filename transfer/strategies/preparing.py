@@ -26,7 +26,7 @@ from transfer.errors import UsageError
 from transfer.features import FEATURES, Representation, extract
 from transfer.progress import Progress
 from transfer.recipe import Recipe
-from transfer.runs import reserve
+from transfer.runs import require_as_written, reserve
 from transfer.strategies.cutting import cut_shape, find_cut
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
@@ -50,12 +50,14 @@ def prepare(
 
     What can be refused is refused before the slow part.
     """
+    for table in (data, test, split):
+        require_as_written(table)
+    folder = reserve(data, recipe.strategy, out, test=test)
     clock = Clock(recipe.train.minutes)
     with clock.time("scan"):
         dataset = scan(data)
         if test is not None:
             dataset = join_domains(dataset, scan(test, min_classes=1), few_target)
-    folder = reserve(data, recipe.strategy, out, test=test)
     if split is not None:
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
     with clock.time("load backbone"):
