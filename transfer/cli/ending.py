@@ -14,6 +14,7 @@ from transfer.errors import TransferError
 _INTERRUPTED = (
     "Interrupted. What was computed is kept: the same command goes on from there, a training with --resume added."
 )
+_NO_MEMORY = "Out of memory. Choose a smaller backbone, or run on a machine with more."
 
 
 def main() -> None:
@@ -28,11 +29,14 @@ def main() -> None:
     except click.ClickException as error:
         code = _fail(_one_line(error), error.exit_code)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+        if "can't allocate memory" in str(error):  # torch's on the CPU
+            code = _fail(_NO_MEMORY, 5)
+        elif type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            code = _fail("Out of memory on the device. Choose a smaller backbone, or use --device cpu.", 5)
+        else:
             raise
-        code = _fail("Out of memory on the device. Choose a smaller backbone, or use --device cpu.", 5)
     except MemoryError:
-        code = _fail("Out of memory. Choose a smaller backbone, or run on a machine with more.", 5)
+        code = _fail(_NO_MEMORY, 5)
     sys.exit(code if isinstance(code, int) else 0)
 
 
