@@ -19,6 +19,7 @@ from transfer import cli
 from transfer.backbones import build
 from transfer.errors import ArtefactError, DataError, ResourceError, UsageError
 from transfer.exporting import onnx_models, torch_programs, writing
+from transfer.exporting.cards import render_card
 from transfer.exporting.onnx_pixels import pixels_to_input
 from transfer.exporting.parity import judge
 from transfer.files import atomic_folder
@@ -368,6 +369,7 @@ def test_the_command_prints_what_the_check_found(
 
 def test_a_card_has_the_numbers_of_the_run_and_no_path(run, shapes: Path) -> None:
     text = (run.path / "README.md").read_text(encoding="utf-8")
+    assert "were measured in" not in text  # but in float32
     _, front, body = text.split("---\n", 2)
     metadata = yaml.safe_load(front)
     assert metadata["library_name"] == "timm"
@@ -382,6 +384,31 @@ def test_a_card_has_the_numbers_of_the_run_and_no_path(run, shapes: Path) -> Non
         assert told in body
     for path in (shapes.parent, run.path, Path.home()):
         assert str(path) not in text
+
+
+@pytest.mark.parametrize("recipe", ["ridge", "partial"])
+def test_numbers_that_were_measured_in_bfloat16_are_said_to_be(
+    shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("transfer.machine.narrow_types", lambda device: ["bfloat16"])
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    settings = QUICK if recipe == "partial" else []
+    rounded = transfer.fit(shapes, recipe, out=tmp_path / "run", settings=settings, **options)
+    assert rounded.info["computed_in"] == "bfloat16"
+    assert "measured in bfloat16" in (rounded.path / "README.md").read_text()
+    done = rounded.export("timm")
+    assert done.note.startswith("The run's accuracy was measured in bfloat16")
+    assert "measured in bfloat16" in done._repr_html_()
+    about = json.loads((done.path / "export.json").read_text())
+    assert (about["computed_in"], about["run_computed_in"]) == ("float32", "bfloat16")
+
+
+def test_a_card_says_how_many_test_images_are_unknown(copied) -> None:
+    copied.info["novelty"] = {"kept_of_val": 0.95, "unknown_of_test": 0.125}
+    assert "12.5 % of the test images were" in render_card(copied)
+    copied.info["novelty"] = None
+    assert "unknown:" not in render_card(copied)
 
 
 def test_names_in_a_card_are_text(shapes: Path, weights: Path, tmp_path: Path) -> None:

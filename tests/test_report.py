@@ -444,6 +444,29 @@ def test_probabilities_are_shown_before_calibration_too(leaky: transfer.Run) -> 
     assert f"temperature ({leaky.info['head']['temperature']:.3g})" in page.text
 
 
+def test_the_page_says_how_many_test_images_are_unknown(copied: transfer.Run) -> None:
+    copied.info["novelty"] = {"n_val": 1234, "kept_of_val": 0.95, "unknown_of_test": 2 / copied.metrics["test"]["n"]}
+    shown = " ".join(read(transfer.write_report(copied)).text.replace("\u202f", " ").split())
+    n = copied.metrics["test"]["n"]
+    low, high = metrics.wilson(2, n)
+    assert "than 95 % of the 1,234 validation images are" in shown
+    assert f"2 of {n} are marked: {2 / n:.1%}, with".replace("%", " %") in shown
+    assert f"interval of {100 * low:.1f} % to {100 * high:.1f} %" in shown
+    copied.info["novelty"] = None
+    assert "too few validation images" in read(transfer.write_report(copied)).text
+    del copied.info["novelty"]  # a run of an earlier version
+    assert "Unknown" not in read(transfer.write_report(copied)).text
+
+
+def test_the_page_says_in_which_type_it_was_measured(copied: transfer.Run) -> None:
+    assert copied.info["computed_in"] == "float32"
+    assert "may differ" not in read(transfer.write_report(copied)).text
+    copied.info["computed_in"] = "bfloat16"
+    assert "bfloat16, which is faster here; an export computes in float32" in read(transfer.write_report(copied)).text
+    del copied.info["computed_in"]
+    assert "Computed in" not in read(transfer.write_report(copied)).text
+
+
 def test_features_come_from_the_cache_also_after_training(
     shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

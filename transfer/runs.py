@@ -378,6 +378,7 @@ def write_run(
     uncalibrated: np.ndarray,
     detector: NoveltyDetector | None = None,
     test_unknown: np.ndarray | None = None,
+    computed_in: str | None = None,
     seconds: dict[str, float],
     taps: dict[str, Any] | None = None,
     history: Sequence[dict[str, Any]] = (),
@@ -391,6 +392,8 @@ def write_run(
     ----------
     uncalibrated
         (n_test,) probabilities of the predicted classes before the temperature.
+    computed_in
+        The type in which the network computed what the test images were classified by.
     asked
         The recipe that was asked for, where it left something to be found or chosen.
     """
@@ -428,6 +431,7 @@ def write_run(
             "training": training or None,
             "model": model_info,
             "novelty": novelty,
+            "computed_in": computed_in,
             "data": {
                 "root": None if dataset.root is None else str(dataset.root),
                 "domains": dataclasses.asdict(dataset.domains) if dataset.domains else None,

@@ -37,4 +37,4 @@ def export(
         print_json(json.loads((done.path / "export.json").read_text(encoding="utf-8")))
         return
     click.echo(f"Export: {shown(str(done.model))}")
-    click.echo(f"Checked: {done.parity.describe()}.")
+    click.echo(f"Checked: {done.parity.describe()}. {done.note}".rstrip())

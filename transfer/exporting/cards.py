@@ -104,6 +104,8 @@ def _content(run: Record, name: str) -> dict[str, Any]:
         "weights": _source(info["weights"]["source"]),
         "preprocessing": Preprocessing.from_dict(info["preprocessing"]).describe(),
         "representation": run.representation.describe(),
+        "novelty": info.get("novelty"),
+        "rounded_in": None if info.get("computed_in") == "float32" else info.get("computed_in"),
         "minutes": sum(info["seconds"].values()) / 60,
         "is_calibrated": "Not calibrated" not in info["head"]["rule"],
         "weights_licence": _licence(run),

@@ -46,6 +46,7 @@ class Export:
     to: str
     files: tuple[str, ...]  # names in the folder
     parity: Parity
+    note: str = ""  # what differs between the run's numbers and the export, a sentence
 
     @property
     def model(self) -> Path:
@@ -57,7 +58,9 @@ class Export:
 
     def _repr_html_(self) -> str:
         rows = [[display(name), f"{(self.path / name).stat().st_size / 1e6:.1f} MB"] for name in self.files]
-        return table(["file", "size"], rows, display(str(self.path)), [self.parity.describe()])
+        return table(
+            ["file", "size"], rows, display(str(self.path)), [self.parity.describe(), *filter(None, [self.note])]
+        )
 
 
 def export(
@@ -121,7 +124,7 @@ def export(
             "versions": versions() | {name: _version(name) for name in onnx_models.PACKAGES if to == "onnx"},
         }
         write_json(building / _ABOUT, about)
-    return Export(folder, to, (*files, _ABOUT), parity)
+    return Export(folder, to, (*files, _ABOUT), parity, _note(run))
 
 
 def _write_timm(folder: Path, run: Record, about: dict[str, Any]) -> tuple[_Classify, float]:
@@ -183,7 +186,17 @@ def _describe(run: Record, to: str, with_preprocessing: bool) -> dict[str, Any]:
         "strategy": run.info["strategy"],
         "data_fingerprint": run.info["data"]["fingerprint"],
         "model_sha256": run.info["model"]["sha256"],
+        "computed_in": "float32",
+        "run_computed_in": run.info.get("computed_in"),
     }
+
+
+def _note(run: Record) -> str:
+    """Return a sentence where the run's numbers were measured in another type than the export computes in."""
+    kind = run.info.get("computed_in")
+    if kind in (None, "float32"):
+        return ""
+    return f"The run's accuracy was measured in {kind}, the export computes in float32: a few images may differ."
 
 
 def _require_packages(names: Sequence[str]) -> None:

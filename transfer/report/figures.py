@@ -104,7 +104,7 @@ def draw_reliability(
     axes.set_xlabel("probability of the predicted class in %")
     axes.set_ylabel("of these, right in %")
     axes.set_xlim(0, 103)
-    axes.set_ylim(0, 103)
+    axes.set_ylim(-3, 103)  # none of the points is cut
     axes.grid(color=LINE, linewidth=0.7)
     if before is not None:
         _legend(axes, "best")

@@ -12,7 +12,7 @@ from transfer.dataset import display
 from transfer.errors import ArtefactError
 from transfer.images import MAX_PIXELS
 from transfer.likeness import NEAR
-from transfer.metrics import calibration_error
+from transfer.metrics import calibration_error, wilson
 from transfer.recipe import dump_recipe
 from transfer.report import figures
 from transfer.report.confusions import MOST_CLASSES, matrix_rows, top_confusions
@@ -81,6 +81,8 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "mistakes": _pictures(run, surest_mistakes(predictions, _N_THUMBNAILS)),
         "unsure": _pictures(run, least_sure(predictions, _N_THUMBNAILS)),
         **_reliability(predictions),
+        "novelty": _novelty(run),
+        "is_unknown_tried": "novelty" in run.info,
         "learning_figure": _learning_figure(run),
         "learning": run.choice.curve if run.choice else None,
         "unreadable": data["unreadable"][:_N_LISTED],
@@ -120,6 +122,17 @@ def _reliability(predictions: Sequence[Prediction]) -> dict[str, Any]:
     figure = figures.draw_reliability([p.probability for p in predictions], hits, before if is_known else None)
     error = calibration_error(np.array(before), np.array(hits)) if is_known else None
     return {"reliability_figure": figure, "error_before": error}
+
+
+def _novelty(run: Record) -> dict[str, Any] | None:
+    """Return what tells unknown images and the share of the test images that it marks, where the run has it."""
+    novelty, n = run.info.get("novelty"), run.metrics["test"]["n"]
+    if not novelty:
+        return None
+    share = novelty["unknown_of_test"]
+    n_unknown = None if share is None else round(share * n)
+    interval = None if n_unknown is None else wilson(n_unknown, n)
+    return {**novelty, "share": share, "n_unknown": n_unknown, "interval": interval}
 
 
 def _learning_figure(run: Record) -> str | None:

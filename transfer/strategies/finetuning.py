@@ -76,10 +76,11 @@ def fine_tune(job: Job) -> Trained:
             fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
         backbone = tuning.backbone()
         known = job.references(backbone.n_features) if tuning.was_refitted and detector else np.empty(0, int)
-        rows = _features(job, backbone, np.concatenate([known, job.split.indices("test")]), "Features of test")
+        shown = np.concatenate([known, job.split.indices("test")])
+        rows, computed_in = _features(job, backbone, shown, "Features of test")
         if detector and len(known):  # the threshold is that of the network which had not seen val
             detector = detector.with_references(rows[: len(known)])
-        trained = Trained(backbone, fitted, rows[len(known) :], scores, detector)
+        trained = Trained(backbone, fitted, rows[len(known) :], scores, detector, computed_in)
     else:
         trained = _nothing_added(job, outcome)
     about = {
@@ -142,7 +143,8 @@ class Tuning:
     def calibrate(self, outcome: Outcome) -> tuple[FittedHead, np.ndarray]:
         """Return the trained head, with the temperature that val gives it, and its probabilities (n, C) on val."""
         job, val = self.job, self.job.split.indices("val")
-        X_val = self._X_val = _features(job, self.backbone(), val, "Features of val")
+        X_val, _ = _features(job, self.backbone(), val, "Features of val")
+        self._X_val = X_val
         labels = job.dataset.labels[val]
         weight, bias = _arrays(self.trainee.head)
         head = LinearHead(weight, bias)
@@ -161,7 +163,8 @@ class Tuning:
     def detect_novelty(self) -> NoveltyDetector | None:
         """Return what tells images that are unlike train; after `calibrate`, before val is learned from."""
         known = self.job.references(self.job.backbone.n_features)
-        return fit_detector(_features(self.job, self.backbone(), known, "Features of train"), self._X_val)
+        rows, _ = _features(self.job, self.backbone(), known, "Features of train")
+        return fit_detector(rows, self._X_val)
 
     def refit(self, outcome: Outcome) -> bool:
         """Go through the training again up to the chosen epoch, with the images of val among the others.
@@ -305,13 +308,17 @@ def _nothing_added(job: Job, outcome: Outcome) -> Trained:
         f"was. {fitted.rule}"
     )
     X_test = job.X[job.split.indices("test")]
-    return Trained(job.backbone, dataclasses.replace(fitted, rule=rule), X_test, scores, detect_novelty(job))
+    fitted = dataclasses.replace(fitted, rule=rule)
+    return Trained(job.backbone, fitted, X_test, scores, detect_novelty(job), job.computed_in)
 
 
-def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> np.ndarray:
-    """Return the features of some images by a network that nobody else will ask for: not kept in the user's cache."""
+def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:
+    """Return the features of some images, and the type that they were computed in.
+
+    Nobody else will ask for those of this network: they are not kept in the user's cache.
+    """
     if not len(images):
-        return np.empty((0, backbone.n_features), np.float32)
+        return np.empty((0, backbone.n_features), np.float32), None
     recipe, part = job.recipe, job.dataset.subset(images)
     with scratch_folder(tempfile.gettempdir()) as folder:
         extraction = extract(
@@ -325,4 +332,4 @@ def _features(job: Job, backbone: Backbone, images: np.ndarray, label: str) -> n
             cache=folder,
         )
         require_all(extraction.dataset, part)
-        return extraction.rows()
+        return extraction.rows(), extraction.computed_in

@@ -151,6 +151,7 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
         uncalibrated=uncalibrated,
         detector=trained.detector,
         test_unknown=test_unknown,
+        computed_in=trained.computed_in,
         taps=job.taps._asdict() if job.taps else None,
         history=trained.history,
         training=trained.about,

@@ -66,6 +66,11 @@ class Job:
     log: str | None = None  # also write the history as `training.LOGS` names it ...
     log_folder: Path = Path()  # ... into this folder
 
+    @property
+    def computed_in(self) -> str | None:
+        """The type in which the network computed what the head reads; None where that is not known."""
+        return self.extraction.computed_in if self.extraction else None
+
     def references(self, width: int) -> np.ndarray:
         """Return the training images that are remembered to tell what is unknown, where features have this width."""
         train = self.split.indices("train")
@@ -90,6 +95,7 @@ class Trained:
     X_test: np.ndarray  # what the head sees of the test images
     scores: dict[str, Any]  # on val, and where it helps by cross-validation
     detector: NoveltyDetector | None  # of images unlike the training images; None: too few to tell
+    computed_in: str | None = None  # the type of the network's numbers when X_test was computed; None: not known
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # one line per epoch
     about: dict[str, Any] = dataclasses.field(default_factory=dict)  # for run.json
     checkpoints: list[Checkpoints] = dataclasses.field(default_factory=list)  # to be cleared when the run is written

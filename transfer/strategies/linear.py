@@ -24,7 +24,8 @@ def fit_frozen(job: Job) -> Trained:
         with job.clock.time("cross-validation"):
             scores["cross_validation"] = cross_validate(job.recipe, job.X, job.dataset)
             scores["trust"] = "cross_validation"  # the test part is small, and this reading covers every image
-    return Trained(job.backbone, fitted, job.X[job.split.indices("test")], scores, detect_novelty(job))
+    X_test = job.X[job.split.indices("test")]
+    return Trained(job.backbone, fitted, X_test, scores, detect_novelty(job), job.computed_in)
 
 
 def detect_novelty(job: Job) -> NoveltyDetector | None:
