@@ -56,3 +56,23 @@ def test_wide_rows_are_shortened_and_still_tell() -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(DataError):
         out_of_fold(np.ones((4, 2), np.float32), np.zeros(4, int), 2, np.arange(4))
+
+
+def test_of_many_images_some_choose_the_penalty_and_flipped_labels_are_found_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    y = np.sort(random.integers(0, 4, 3000))
+    X = 2 * random.normal(size=(4, 24))[y] + random.normal(size=(3000, 24))
+    X, y = np.vstack([X, X[:2] + 9]), np.append(y, [4, 4])  # a class that every tenth image could miss
+    flipped = random.choice(3000, 150, replace=False)
+    y[flipped] = (y[flipped] + 1) % 4
+
+    def found() -> set[int]:
+        return {suspect.row for suspect in find_suspects(out_of_fold(X, y, 5, np.arange(len(y))), y)}
+
+    by_all = found()
+    monkeypatch.setattr("transfer.suspects._MANY", 300)
+    by_some = found()
+    assert len(by_all & set(flipped.tolist())) > 120
+    assert len(by_all ^ by_some) <= 0.05 * len(by_all)

@@ -30,6 +30,9 @@ def principal_directions(X: np.ndarray, k: int) -> np.ndarray:
 
 
 def _strongest(products: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    energy, vectors = np.linalg.eigh(products)
-    kept = np.flatnonzero(energy > max(energy[-1], 0) * 1e-9)[::-1][:k]
+    from scipy.linalg import eigh
+
+    n = len(products)
+    energy, vectors = eigh(products, subset_by_index=[max(0, n - k), n - 1], check_finite=False)
+    kept = np.flatnonzero(energy > max(energy[-1], 0) * 1e-9)[::-1]
     return energy[kept], vectors[:, kept]

@@ -66,9 +66,13 @@ def _nearest(
     for some in _blocks(asked):
         best, other = np.full(len(some), -np.inf, np.float32), np.full(len(some), -1)
         for others in _blocks(earlier):
-            may = (short[some] @ short[others].T >= near - _ROUNDING) & (codes[some, None] != codes[others])
-            i, j = np.nonzero(may)
-            if len(i) > _MANY * may.size:
+            products = short[some] @ short[others].T
+            i, j = np.divmod(np.flatnonzero(products >= near - _ROUNDING), len(others))
+            differ = codes[some[i]] != codes[others[j]]  # asked of few: most are not near
+            i, j = i[differ], j[differ]
+            if len(i) > _MANY * products.size:
+                may = np.zeros(products.shape, bool)
+                may[i, j] = True
                 cosines = np.where(may, rows[some] @ rows[others].T, -np.inf)
                 i, j = np.arange(len(some)), cosines.argmax(axis=1)
                 exact = cosines[i, j]

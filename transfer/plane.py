@@ -31,11 +31,12 @@ def project(X: np.ndarray, seed: int = 0) -> Plane:
     if umap:
         points = umap(random_state=seed, n_jobs=1).fit_transform(np.asarray(X, np.float32))
         return Plane(np.asarray(points, float), "UMAP", None)
-    centred = np.asarray(X, np.float32) - np.asarray(X, np.float32).mean(axis=0)
-    directions = principal_directions(centred, 2)
+    rows = np.asarray(X, np.float32)
+    centred = rows - rows.mean(axis=0)
+    directions = principal_directions(centred, 2).astype(np.float32)  # else all rows would become float64
     points = np.zeros((len(X), 2))
     points[:, : directions.shape[1]] = centred @ directions
-    total = float((centred.astype(np.float32) ** 2).sum(dtype=np.float64))
+    total = float(np.einsum("ij,ij->i", centred, centred).sum(dtype=np.float64))
     share = float((points**2).sum()) / total if total else None
     return Plane(points, "the two strongest principal components", share)
 

@@ -25,4 +25,8 @@ def rows_per_group(groups: np.ndarray) -> list[np.ndarray]:
 
 def shared_groups(groups: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the rows of each group that has more than one."""
-    return (rows for rows in rows_per_group(groups) if len(rows) > 1)
+    sizes = np.bincount(groups)
+    ends = np.cumsum(sizes)
+    shared = np.flatnonzero(sizes > 1)
+    order = np.argsort(groups, kind="stable") if len(shared) else groups
+    return (order[ends[k] - sizes[k] : ends[k]] for k in shared)  # of tens of thousands there are few
