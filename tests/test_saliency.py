@@ -1,15 +1,18 @@
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import transfer
 from transfer import cuts
 from transfer.backbones import Backbone, load_backbone
 from transfer.features import Representation
 from transfer.heads import LinearHead
-from transfer.images import normalise
+from transfer.images import load_view, normalise
 from transfer.saliency import draw_saliency, gradient_map, has_gradient_maps, occlusion_map
 
 
@@ -51,6 +54,36 @@ def test_any_network_with_places_has_a_map(name: str) -> None:
     assert height == width > 3
     assert all(torch.equal(value, before[key]) for key, value in backbone.model.state_dict().items())
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
+
+
+def test_a_transformer_looks_at_the_square_whose_colour_is_the_class(tmp_path: Path) -> None:
+    side, colours = 48, ("red", "green", "blue")
+    rng, corners = np.random.default_rng(0), {}
+    for channel, colour in enumerate(colours):
+        (tmp_path / "data" / colour).mkdir(parents=True)
+        for i in range(40):
+            canvas = rng.integers(0, 90, (160, 160, 3)).astype(np.uint8)
+            top, left = rng.integers(0, 160 - side, 2)
+            canvas[top : top + side, left : left + side] = 30
+            canvas[top : top + side, left : left + side, channel] = 220
+            Image.fromarray(canvas).save(tmp_path / "data" / colour / f"{i}.png")
+            corners[f"{colour}/{i}.png"] = top, left
+    whole = ["features.crop_share=1.0"]
+    run = transfer.fit(
+        tmp_path / "data", "ridge", out=tmp_path / "run", backbone="test_vit", weights="random", settings=whole,
+        exact=True, quiet=True,
+    )  # fmt: skip
+    shares = []
+    for path, (top, left) in list(corners.items())[::6]:
+        seen = load_view(tmp_path / "data" / path, run.backbone.preprocessing, exact=True)
+        found = gradient_map(
+            run.backbone, run.representation, run.head, seen, run.classes.index(path.partition("/")[0])
+        )
+        assert found is not None
+        at = (np.arange(len(found)) + 0.5) * 160 / len(found)
+        inside = np.outer((at >= top) & (at < top + side), (at >= left) & (at < left + side))
+        shares.append(found[inside].sum() / found.sum())
+    assert np.mean(shares) > 0.4  # the square is 9 % of the image
 
 
 def test_other_heads_and_backbones_have_no_gradient_maps() -> None:
