@@ -190,7 +190,7 @@ def test_a_recipe_is_copied_changed_and_checked(run_cli, tmp_path: Path) -> None
     [
         (["fi", "x"], 2, "Did you mean 'fit'"),
         (["fit"], 2, "Missing argument 'DATA'. `transfer fit --help` says more."),
-        (["fit", "{shapes}", "--sede", "3"], 2, "No such option '--sede'"),
+        (["fit", "{shapes}", "--sede", "3"], 2, "--seed"),
         (["fit", "{shapes}", "--seed", "x"], 2, "'x' is not a valid integer"),
         (["fit", "{shapes}", "--set", "head.grid=[0]"], 2, "head.grid.0 is 0"),
         (["fit", "no/such/folder"], 2, "no/such/folder"),
