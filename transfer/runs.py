@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from transfer import backbones, metrics, predictions
@@ -38,6 +39,35 @@ _logger = logging.getLogger(__name__)
 _FORMAT = "transfer run 2"
 _COMPLETE = "complete"
 _PREDICTIONS = ("path", "label", "predicted", "probability", "label_probability", "uncalibrated_probability")
+
+
+class _StoredModel(BaseModel):
+    head: str
+    timm: bool
+    why_not_timm: str
+    sha256: str
+
+
+class _StoredHead(BaseModel):
+    form: dict[str, Any]
+
+
+class _StoredNovelty(BaseModel):
+    n_val: int
+    sha256: str
+
+
+class _Stored(BaseModel):
+    """What run.json must have for its model to be read; it may come from a stranger. The rest is for pages."""
+
+    model_config = ConfigDict(strict=True)
+    classes: list[str] = Field(min_length=1)
+    backbone: str
+    model: _StoredModel
+    head: _StoredHead
+    representation: dict[str, Any]
+    preprocessing: dict[str, Any]
+    novelty: _StoredNovelty | None = None
 
 
 class Run:
@@ -148,13 +178,22 @@ class Run:
         prefix = f"{self.info['model']['head']}."
         arrays = {key.removeprefix(prefix): tensors.pop(key).numpy() for key in list(tensors) if key.startswith(prefix)}
         name = self.info["backbone"]
-        model = backbones.build(name)
-        backbones.load_weights(model, tensors, str(self.path / "model.safetensors"))
-        preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
-        backbone = backbones.finish(name, model, preprocessing, str(self.path))
+        try:
+            model = backbones.build(name)
+            backbones.load_weights(model, tensors, str(self.path / "model.safetensors"))
+            preprocessing = Preprocessing.from_dict(self.info["preprocessing"])
+            backbone = backbones.finish(name, model, preprocessing, str(self.path))
+        except UsageError as error:  # nobody asked for it: the file did
+            raise ArtefactError(f"{self.path / 'run.json'}: {error}") from error
         if backbone.is_handmade and backbone.weights_hash != self.info["weights"]["sha256"]:
             raise ArtefactError(f"{name} is defined in another way now than when {self.path} was fitted. Fit again.")
-        return backbone, head_from_arrays(self.info["head"]["form"], arrays)
+        head = head_from_arrays(self.info["head"]["form"], arrays)
+        n_classes = len(head.bias) if isinstance(head, LinearHead) else head.n_classes
+        if n_classes != len(self.classes):
+            raise ArtefactError(
+                f"{self.path / 'run.json'} names {len(self.classes)} classes, and the head has {n_classes}. Fit again."
+            )
+        return backbone, head
 
     def predict(
         self,
@@ -302,8 +341,16 @@ def load_run(path: str | Path) -> Run:
         raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
     if info.get("format") != _FORMAT or info.get("status") != _COMPLETE:
         raise ArtefactError(f"{path} is not a complete run of this version ({info.get('format')}). Fit again.")
-    if not info.keys() >= {"classes", "model", "head", "backbone", "representation", "preprocessing"}:
-        raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
+    try:
+        _Stored.model_validate(info)
+        Representation.from_dict(info["representation"])
+        Preprocessing.from_dict(info["preprocessing"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArtefactError(f"{path / 'run.json'} lacks what a run has ({where}: {first['msg']}). Fit again.") from None
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        raise ArtefactError(f"{path / 'run.json'} lacks what a run has ({error}). Fit again.") from None
     require_unchanged(path, info)
     return Run(path, info)
 
@@ -535,7 +582,7 @@ def _write_predictions(
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"Cannot read {path}: {error}. Fit again.") from error
 
 

@@ -173,8 +173,12 @@ def _run_info(folder: Path) -> dict[str, Any] | None:
         info = json.loads(path.read_text(encoding="utf-8"))
         network = {key: info[key] for key in ("backbone", "preprocessing")}
         checksum = info["model"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        Preprocessing.from_dict(network["preprocessing"])
+        full_name(network["backbone"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtefactError(f"{path} does not say which network the run has. Fit again.") from error
+    except UsageError as error:  # nobody asked for it: the file did
+        raise ArtefactError(f"{path}: {error}") from error
     model_file = folder / _MODEL_FILE
     if not model_file.is_file() or sha256(model_file) != checksum:
         raise ArtefactError(f"{model_file} is missing or has changed since the run was written. Fit again.")

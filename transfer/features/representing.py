@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from transfer.cuts import FEATURES
+from transfer.features.pooling import POOLS
 from transfer.images import FIXED_VIEWS, FixedView
 from transfer.recipe import FeatureSettings
 
@@ -104,8 +105,17 @@ class Representation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Representation:
-        """Return the representation that `to_dict` wrote."""
-        return cls(**{**values, "taps": tuple(values["taps"])})
+        """Return the representation that `to_dict` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It did not.
+        """
+        found = cls(**{**values, "taps": tuple(values["taps"])})
+        if found.pool not in POOLS or found.n_views not in FIXED_VIEWS:
+            raise ValueError(f"pool {found.pool!r} with {found.n_views!r} views")
+        return found
 
 
 class NormalisedRows(nn.Module):

@@ -42,3 +42,5 @@ def head_from_arrays(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         return NeighbourHead(arrays["rows"], arrays["labels"], n_classes, int(about["k"]), temperature)
     except KeyError as error:
         raise ArtefactError(f"The head of the run lacks {error}. Fit again.") from error
+    except (TypeError, ValueError) as error:
+        raise ArtefactError(f"The head of the run has an unknown form ({error}). Fit again.") from error
