@@ -141,7 +141,7 @@ def check_features(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        files, taps, n_images = manifest["sha256"], dict(manifest["taps"]), int(manifest["n_images"])
+        files, taps, n_images = dict(manifest["sha256"]), dict(manifest["taps"]), int(manifest["n_images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"{folder} has no readable manifest.json; extract the features again.") from error
     for name, expected in files.items():
@@ -151,7 +151,14 @@ def check_features(folder: str | Path) -> dict[str, Any]:
         if sha256(path) != expected:
             raise ArtefactError(f"{path} has changed since it was written; extract the features again.")
     for tap, shape in taps.items():
-        found = list(np.load(folder / f"{tap}.npy", mmap_mode="r", allow_pickle=False).shape)
+        if f"{tap}.npy" not in files:  # their names are checked above
+            raise ArtefactError(f"{folder / 'manifest.json'} has no checksum of {tap}.npy; extract the features again.")
+        try:
+            found = list(np.load(folder / f"{tap}.npy", mmap_mode="r", allow_pickle=False).shape)
+        except (OSError, ValueError) as error:  # a ValueError: it holds Python objects
+            raise ArtefactError(
+                f"{folder / tap}.npy is no array of numbers: {error} Extract the features again."
+            ) from error
         if found != shape or shape[0] != n_images:
             raise ArtefactError(f"{folder / tap}.npy has shape {found}, the manifest says {shape}.")
     with open(folder / "index.csv", encoding="utf-8", newline="") as source:
