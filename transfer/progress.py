@@ -40,7 +40,8 @@ class Progress:
         if self.quiet or total == 0:
             yield lambda n: None
             return
-        show = _notebook_bar if _in_notebook() else _bar if sys.stderr.isatty() else self._lines
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        show = _notebook_bar if _in_notebook() else _bar if on_terminal else self._lines
         with show(label, total, unit) as advance:
             yield advance
 
@@ -50,9 +51,10 @@ class Progress:
             self._print(line)
 
     def _print(self, line: str) -> None:
-        if not self.quiet:
-            # a notebook shows stderr on red, as if something had gone wrong
-            print(line, file=sys.stdout if _in_notebook() else sys.stderr, flush=True)
+        # a notebook shows stderr on red, as if something had gone wrong
+        stream = sys.stdout if _in_notebook() else sys.stderr
+        if not self.quiet and stream is not None:  # None where it was closed (2>&-), and print would take stdout
+            print(line, file=stream, flush=True)
 
     @contextlib.contextmanager
     def _lines(self, label: str, total: int, unit: str) -> Iterator[Advance]:
