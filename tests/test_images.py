@@ -125,6 +125,16 @@ def test_a_png_with_one_flipped_bit_is_refused(picture):
     assert reason(bytes(data)).startswith("damaged PNG")
 
 
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_a_png_that_ends_in_zeros_is_refused_and_not_black_below(mode):
+    y, x = np.mgrid[0:96, 0:128]
+    noise = np.random.default_rng(0).integers(0, 40, (96, 128))
+    grey = Image.fromarray(((x + y) % 216 + noise).astype(np.uint8))
+    data = encode(grey.convert(mode), "PNG")
+    for n_lost in (20, 1000, len(data) // 2):
+        assert reason(data[:-n_lost] + bytes(n_lost)).startswith("damaged PNG")
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

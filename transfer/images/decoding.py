@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.errors import DataError, ResourceError, UsageError
+from transfer.images.checksums import require_png_checksums
 from transfer.images.damage import describe_damage, pillow_errors
 from transfer.images.foreign import describe_foreign, is_raw
 from transfer.images.formats import identify
@@ -130,6 +131,8 @@ def _decode_bytes(
             # The plugin itself, because `Image.open` compares with a process-wide limit, `Image.MAX_IMAGE_PIXELS`.
             image = factory(io.BytesIO(data), "")
             _require_pixels(image.size, path, max_pixels)
+            if format_name == "PNG":
+                require_png_checksums(data)
             if at_least:
                 image.draft(None, (_DRAFT_MARGIN * at_least, _DRAFT_MARGIN * at_least))
             image.load()
