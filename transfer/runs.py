@@ -68,6 +68,7 @@ class _Stored(BaseModel):
     representation: dict[str, Any]
     preprocessing: dict[str, Any]
     novelty: _StoredNovelty | None = None
+    sha256: dict[str, str] = {}  # of tables and settings; runs of earlier versions have none
 
 
 class Run:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # twenty processes of their own
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a mount or a device of Linux")
 IMPORTED = Path(__file__).parents[2]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import signal
 import sys
 from typing import Any
@@ -20,6 +22,8 @@ _NO_MEMORY = "Out of memory. Choose a smaller backbone, or run on a machine with
 def main() -> None:
     """Run the command line; end with the exit code of the house."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what a table shows, such as ±
     try:
         code = cli.main(prog_name="transfer", standalone_mode=False)
     except TransferError as error:
@@ -35,6 +39,10 @@ def main() -> None:
             code = _fail("Out of memory on the device. Choose a smaller backbone, or use --device cpu.", 5)
         else:
             raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        code = _fail("Disk full: what is printed could not be written. Make room, and run the same command again.", 5)
     except MemoryError:
         code = _fail(_NO_MEMORY, 5)
     sys.exit(code if isinstance(code, int) else 0)
@@ -43,7 +51,9 @@ def main() -> None:
 def _fail(message: str, code: int) -> int:
     if _wants_traceback():
         raise
-    click.echo(f"transfer: {message}", err=True)
+    from transfer.dataset import display  # not for `--help`
+
+    click.echo(f"transfer: {display(message)}", err=True)
     return code
 
 

@@ -5,7 +5,8 @@ either decoded completely or refused as an `UnreadableImage`; nothing is guessed
 
 * `decoding` leads from a file to pixels: `formats` says which plugin of Pillow opens it, `guard` keeps Pillow strict
   meanwhile, `orientation` sets the image upright, `pixels` makes 8-bit RGB of every mode.
-* `unreadable` is what a refused image becomes; `foreign` and `damage` find the words for it.
+* `unreadable` is what a refused image becomes; `foreign` and `damage` find the words for it. `checksums` tells damage
+  that Pillow lets through.
 * `preprocessing` says which part of the pixels a backbone sees and at which size. `views` cuts that out, `fixed` knows
   other crops, mirrors and turns, `augmentation` draws one at random for training, and `batches` normalises them.
 """
