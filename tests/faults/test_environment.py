@@ -113,25 +113,29 @@ def test_the_c_locale_takes_names_that_are_no_ascii(
     for folder, name in zip(sorted(shapes.iterdir()), ["café", "猫", "plain"], strict=True):
         shutil.copytree(folder, data / name)
     locale = {"LC_ALL": "C", "LANG": None, "PYTHONUTF8": mode, "PYTHONIOENCODING": None}
-    for words in (fit(data, weights), ("predict", "run", data, "--csv", "p.csv"), ("predict", "run", data)):
+    commands = [fit(data, weights), ("predict", "run", data)]
+    if mode == "0":
+        commands += [
+            ("predict", "run", data, "--csv", "p.csv"),
+            ("evaluate", "run", data),
+            ("inspect", data),
+            ("report", "run"),
+        ]
+    for words in commands:
         done = run(*words, within=tmp_path, **locale)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
-    for words in (("evaluate", "run", data), ("inspect", data), ("report", "run")):
-        done = run(*words, within=tmp_path, **locale)
-        assert done.returncode == 0, done.stderr
     classes = json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))["classes"]
-    # Python's own default in this locale is UTF-8; without it a name is its bytes, written out
-    assert classes == (
-        ["café", "plain", "猫"] if mode is None else ["caf\\udcc3\\udca9", "plain", "\\udce7\\udc8c\\udcab"]
-    )
+    # Python's own default in this locale is UTF-8; without it a name is its bytes
+    names = ["café", "plain", "猫"]
+    assert classes == (names if mode is None else [name.encode().decode("ascii", "surrogateescape") for name in names])
 
 
 def test_what_the_c_locale_cannot_show_is_written_out(tmp_path: Path) -> None:
     code = (
         "import sys; from unittest import mock; sys.argv = ['transfer', 'recipes']\n"
         "from transfer.cli import cli, main\n"
-        "with mock.patch.object(cli, 'main', lambda **options: print('90.0% ± 1.0')): main()"
+        "with mock.patch.object(cli, 'main', lambda **options: print('90.0% \\xb1 1.0')): main()"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(IMPORTED)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
@@ -151,7 +155,7 @@ def test_a_terminal_of_20_columns_shows_everything(shapes: Path, weights: Path, 
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
     assert "Run: run" in done.stdout
-    assert "60/60" in done.stdout  # the bar
+    assert "Extracting features" in done.stdout  # of the bar nothing else fits
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-"])
