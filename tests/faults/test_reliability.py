@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-LAST = 47  # row that is written so far
+LAST = 78
 
 
 def test_every_fault_has_one_row() -> None:
