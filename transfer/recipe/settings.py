@@ -128,7 +128,7 @@ class ChoiceSettings(_Settings):
     race: bool = True  # train deeper layers on trial; otherwise decide by what linear heads show
     few: int = Field(5, ge=0)  # images per class (median), below which nothing is chosen: it would pick noise
     bigger: int = Field(1000, ge=0)  # images, from which on a dataset is the lecture's bigger one
-    headroom: float = Field(0.05, ge=0, le=1)  # share that the linear head must get wrong for a race
+    headroom: float = Field(0.05, ge=0, le=1)  # share that the linear head may get wrong (95 % interval) for a race
     headroom_bigger: float = Field(0.01, ge=0, le=1)  # the same of a bigger dataset, which tells smaller gains
     partial_headroom: float = Field(0.05, ge=0, le=1)  # without a race: from here on the last two stages are trained
     full_headroom: float = Field(0.1, ge=0, le=1)  # without a race: from here on every layer is

@@ -10,9 +10,10 @@ from typing import Any
 from transfer.strategies.jobs import Clock
 
 # Where the user does not say: so many images through all layers, forward and back, at the speed of this machine, half
-# an hour at most. Sixteen such epochs take about as long as five of other tools' (`bench/finetune.py`)
+# an hour at most. Twenty such epochs take about as long as five of other tools' (`bench/finetune.py`)
 _LEAST_STEPS = 24_000
 _EPOCHS = 16
+_EPOCHS_REFITTED = 27  # where the training is gone through again on train and val
 _MOST_SECONDS = 1800.0
 _SHORTENED = 0.5  # of its usual length a training should have at least, where the user gave a time
 
@@ -46,17 +47,20 @@ class Allowance:
         return {"seconds": round(self.seconds, 1), "was_bound": bool(self.bound), "bound": self.bound}
 
 
-def allow(clock: Clock, seconds_per_image: float, n_train: int) -> Allowance:
+def allow(clock: Clock, seconds_per_image: float, n_train: int, *, is_refitted: bool) -> Allowance:
     """Return what the user has allowed, or what is usual on this machine.
 
     Parameters
     ----------
     seconds_per_image
         Of a step through all layers, forward and back.
+    is_refitted
+        The training is gone through again on train and val, up to the epoch that val chose.
     """
     if math.isfinite(clock.deadline):
         return Allowance(max(0.0, clock.deadline - time.perf_counter()), is_asked=True)
-    return Allowance(min(_MOST_SECONDS, seconds_per_image * max(_LEAST_STEPS, _EPOCHS * n_train)))
+    n_epochs = _EPOCHS_REFITTED if is_refitted else _EPOCHS
+    return Allowance(min(_MOST_SECONDS, seconds_per_image * max(_LEAST_STEPS, n_epochs * n_train)))
 
 
 def in_words(seconds: float) -> str:

@@ -48,8 +48,9 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
         return nobody, "what is chosen on images of the source may be wrong for the target, so nothing is"
     if prior.is_few:
         return nobody, f"with {prior.per_class:g} images per class, any choice would pick noise"
-    if headroom < prior.headroom:
-        return nobody, f"it gets {headroom:.1%} wrong, which leaves too little to gain by training layers"
+    if evidence.most_headroom < prior.headroom:
+        most = f"{evidence.most_headroom:.1%} at most by a 95 % interval"
+        return nobody, f"it gets {headroom:.1%} wrong, {most}, which leaves too little to gain by training layers"
     if settings.race:
         race = run_race(development, evidence.best)
         return race, _why_of_race(race)

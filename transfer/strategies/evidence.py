@@ -45,6 +45,11 @@ class Evidence:
         """The share of images that the best linear head gets wrong: all that deeper layers could gain."""
         return 1 - self.best.reading.accuracy
 
+    @property
+    def most_headroom(self) -> float:
+        """The largest share that it may get wrong, by a 95 % interval: of few images it is known badly."""
+        return 1 - self.best.reading.interval[0]
+
 
 def gather(development: Development, *, only_first: bool) -> Evidence:
     """Read the linear arms by cross-validation on train and val together.

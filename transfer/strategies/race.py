@@ -95,7 +95,7 @@ def enter(development: Development) -> Race:
     Those that it does not offer say why.
     """
     machine.keep_memory()
-    arms, seconds_per_image = [], 0.0
+    arms, seconds_per_image, is_refitted = [], 0.0, False
     for name in ("partial", "full"):
         arm = DeepArm(name, development.recipe.with_strategy(name))
         try:
@@ -107,9 +107,10 @@ def enter(development: Development) -> Race:
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
             arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
-            seconds_per_image = tuning.course.seconds_per_image
+            seconds_per_image, is_refitted = tuning.course.seconds_per_image, tuning.course.refit
         arms.append(arm)
-    allowance = allow(development.clock, seconds_per_image, len(development.split.indices("train")))
+    n_train = len(development.split.indices("train"))
+    allowance = allow(development.clock, seconds_per_image, n_train, is_refitted=is_refitted)
     if not all(arm.outcome for arm in arms):
         most = in_words(allowance.seconds)
         development.progress.say(f"Deeper layers may take {most} (--minutes M allows more or less).")
@@ -142,11 +143,12 @@ def run_race(development: Development, linear: LinearArm) -> Race:
 def find_winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
     """Return the arm that is better than the linear head by more than one standard error.
 
-    Where training layers has won, how many is decided by the better reading on the same images, and of two that are
-    equal all of them: both have been trained by then, so neither is the cheaper one any more.
+    Where training layers has won, it is all of them, unless the last two stages are better by more than one standard
+    error on the same images: both have been trained by then, so neither is the cheaper one any more, and from the same
+    start more layers have more to gain (`docs/choosing.md`).
     """
-    if partial.has_won and partial.reading and full.reading and full.has_gained:
-        return full if gap(full.reading, partial.reading).mean >= 0 else partial
+    if partial.has_won and partial.reading and full.reading and not full.keeps_start:
+        return partial if gap(partial.reading, full.reading).is_won else full
     if full.has_won:
         return full
     return partial if partial.has_won else None
