@@ -244,6 +244,26 @@ def test_the_race_is_decided_by_more_than_one_standard_error(
     assert (winner.name if winner else None) == expected
 
 
+def test_what_is_usual_counts_as_much_as_it_is_certain() -> None:
+    usual = Gap(0.1, 0.1)
+    assert not usual.is_won
+    assert Gap(0.03, 0.04).with_prior(usual).is_won  # a small gain on few images tips the scales ...
+    assert not Gap(-0.03, 0.04).with_prior(usual).is_won  # ... and so does a small loss
+    assert not Gap(0.0, math.inf).with_prior(usual).is_won  # nothing was seen: no more than before
+    assert not Gap(0.003, 0.004).with_prior(usual).is_won  # many images: it no longer matters
+    assert Gap(0.005, 0.004).with_prior(usual).is_won
+    both = Gap(0.0, 0.1).with_prior(usual)
+    assert (both.mean, both.standard_error) == (pytest.approx(0.05), pytest.approx(0.1 / math.sqrt(2)))
+
+
+def test_an_arm_may_win_by_what_is_usual() -> None:
+    partial = arm("partial", "1010101011", FLAT)
+    deeper = DeepArm("full", load_recipe("full"))
+    assert race.find_winner(partial, deeper) is None
+    partial.prior = Gap(0.2, 0.2)
+    assert race.find_winner(partial, deeper) is partial
+
+
 def test_an_arm_that_leads_back_to_the_solved_head_is_not_taken() -> None:
     partial = arm("partial", "1111111111", FLAT)
     assert race.find_winner(partial, DeepArm("full", load_recipe("full"))) is partial

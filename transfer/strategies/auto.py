@@ -69,11 +69,16 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
 
 def _why_of_race(race: Race) -> str:
     if race.winner is not None:
-        return f"it is {race.winner.gap} above the linear head on the same validation images"
+        return f"it is {race.winner.gap} above the linear head on the same validation images{_usually(race.winner)}"
     tried = [arm for arm in race.arms if arm.reading is not None]
     if not tried:
         return "no deeper layers could be tried"
-    return f"training deeper layers is no better by more than one standard error ({tried[-1].gap})"
+    return f"training deeper layers is no better by more than one standard error ({tried[-1].gap}{_usually(tried[-1])})"
+
+
+def _usually(arm: DeepArm) -> str:
+    """Say what the difference is with what is usual taken into account."""
+    return f", {arm.gap.with_prior(arm.prior)} with what is usual" if arm.gap and arm.prior else ""
 
 
 def _job_for(job: Job, winner: LinearArm | DeepArm, evidence: Evidence, *, is_chosen: bool) -> Job:

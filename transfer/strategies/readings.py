@@ -69,6 +69,17 @@ class Gap:
         """Whether it may still come to be above zero: it is not below by more than one standard error."""
         return self.mean >= -self.standard_error
 
+    def with_prior(self, prior: Gap | None) -> Gap:
+        """Return what prior knowledge and this say together, weighted by the inverse of their variances.
+
+        Where no image was answered differently the prior says nothing more.
+        """
+        if prior is None or not self.standard_error or not prior.standard_error:
+            return self
+        weight, before = self.standard_error**-2, prior.standard_error**-2
+        mean = (weight * self.mean + before * prior.mean) / (weight + before)
+        return Gap(mean, (weight + before) ** -0.5)
+
     def __str__(self) -> str:
         if not self.is_known:
             return f"{100 * self.mean:+.1f} points on too few images to tell"
