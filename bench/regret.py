@@ -189,7 +189,8 @@ def _regrets(table: dict[Cell, dict[str, dict]]) -> dict[str, dict[Cell, float]]
     for cell, policies in table.items():
         best = policies[_oracle(table, cell)]["test"]
         chosen = {policy: policies[policy]["test"] for policy in (*ARMS, *AUTO)}
-        chosen["threshold on images per class"] = policies[_threshold_arm(table, cell)]["test"]
+        if len({name for name, _, _ in table}) > 1:
+            chosen["threshold on images per class"] = policies[_threshold_arm(table, cell)]["test"]
         for policy, accuracy in chosen.items():
             found[policy][cell] = 100 * (best - accuracy)
     return found
@@ -213,7 +214,7 @@ def _oracle(table: dict[Cell, dict[str, dict]], cell: Cell) -> str:
 
 def _threshold_arm(table: dict[Cell, dict[str, dict]], cell: Cell) -> str:
     """Return the arm of the best threshold and deeper arm on all other datasets."""
-    others = [other for other in table if other[0] != cell[0]] or [cell]
+    others = [other for other in table if other[0] != cell[0]]
     bounds = [*sorted({_number(size) for _, size, _ in table}), math.inf]
 
     def total(bound: float, arm: str) -> float:
@@ -231,11 +232,14 @@ def _write_csv(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as out:
         writer = csv.writer(out)
-        writer.writerow(["data", "per_class", "seed", "policy", "chosen", "test", "n", "seconds", "machine"])
+        writer.writerow(
+            ["data", "per_class", "seed", "policy", "chosen", "test", "n", "seconds", "feature_seconds", "machine"]
+        )
         for row in rows:
             name, size, seed, policy, _ = row["cell"]
             writer.writerow(
-                [name, size, seed, policy, row["chosen"], row["test"], row["n"], row["seconds"], row["machine"]]
+                [name, size, seed, policy]
+                + [row[key] for key in ("chosen", "test", "n", "seconds", "feature_seconds", "machine")]
             )
 
 

@@ -230,6 +230,7 @@ FLAT = "1010101010"
         ("1111111111", "1111111111", "full"),  # no worse: the deeper of two that pay
         ("1111111111", "1111111110", "full"),  # worse by one image, which is within one standard error
         ("1111111111", "1010101010", "partial"),  # worse by more than one standard error
+        ("1010101111", "0101010110", "partial"),  # no better than the linear head
         ("1010101010", "1111111110", "full"),
         ("1010101010", "1010101011", None),  # one image more is within one standard error
         ("1010101010", None, None),
@@ -252,6 +253,9 @@ def test_what_is_usual_counts_as_much_as_it_is_certain() -> None:
     assert not Gap(0.0, math.inf).with_prior(usual).is_won  # nothing was seen: no more than before
     assert not Gap(0.003, 0.004).with_prior(usual).is_won  # many images: it no longer matters
     assert Gap(0.005, 0.004).with_prior(usual).is_won
+    assert Gap(0.05, 0.05, n=20).with_prior(usual).is_won  # one image more of twenty ...
+    assert not Gap(0.001, 0.001, n=1000).with_prior(usual).is_won  # ... and of a thousand
+    assert not Gap(0.0, 0.0, n=20).with_prior(usual).is_won
     both = Gap(0.0, 0.1).with_prior(usual)
     assert (both.mean, both.standard_error) == (pytest.approx(0.05), pytest.approx(0.1 / math.sqrt(2)))
 

@@ -346,3 +346,9 @@ def test_an_interrupt_during_the_report_does_not_advise_to_fit_again(
     assert code == 130
     assert "The run is safe" in err
     assert "the same command" not in err
+
+
+def test_no_arguments_show_the_help_as_it_is(run_cli):
+    code, _, err = run_cli()
+    assert code == 2
+    assert len(err.splitlines()) > 10

@@ -96,6 +96,9 @@ def test_a_new_folder_is_refused_before_the_work_and_nothing_is_left(tmp_path: P
     (tmp_path / "full/file").write_text("mine")
     with pytest.raises(UsageError, match="full exists"):
         files.require_new(tmp_path / "full")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(UsageError, match="link exists"):
+        files.require_new(tmp_path / "link")
     with pytest.raises(UsageError, match="file exists"):
         files.require_new(tmp_path / "full/file")
     with pytest.raises(ResourceError, match="Cannot write"):
@@ -106,6 +109,7 @@ def test_a_scratch_folder_is_gone_afterwards_and_those_of_the_dead_are_swept(tmp
     dead = tmp_path / f".scratch.{files._host()}-{2**22 + 1}.00000000.partial"
     dead.mkdir()
     with files.scratch_folder(tmp_path) as scratch:
+        assert scratch.stat().st_mode & 0o777 == 0o700
         (scratch / "large").write_text("x")
         assert list(tmp_path.iterdir()) == [scratch]
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ import transfer
 from transfer.backbones import build
 from transfer.errors import ArtefactError, DataError, UsageError
 from transfer.images import load_view, normalise
+from transfer.runs import require_as_written
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +225,12 @@ def test_the_model_file_holds_no_other_tensors_than_the_network(run) -> None:
 
     expected = timm.create_model("test_resnet", num_classes=3).state_dict()
     assert set(load_file(run.path / "model.safetensors")) == set(expected)
+
+
+@pytest.mark.parametrize("foreign", ["not JSON", "[]", '{"sha256": null}', '{"sha256": "abc"}', '{"sha256": {}}'])
+def test_a_run_json_of_somebody_else_beside_a_table_does_not_matter(tmp_path: Path, foreign: str) -> None:
+    (tmp_path / "run.json").write_text(foreign)
+    (tmp_path / "images.csv").write_text("path,label\n")
+    (tmp_path / "data").mkdir()
+    for source in ("images.csv", "data", "missing.csv"):
+        require_as_written(tmp_path / source)

@@ -109,7 +109,10 @@ def scratch_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
     require_writable(parent)
     sweep(parent, deep=False)
     scratch = _temporary(Path(parent) / "scratch")
-    make_folder(scratch)
+    try:
+        scratch.mkdir(mode=0o700)  # the parent may be /tmp, which others read
+    except OSError as error:
+        raise cannot_write(scratch, error) from error
     try:
         yield scratch
     finally:
@@ -267,7 +270,7 @@ def require_new(folder: str | os.PathLike[str]) -> None:
         The place cannot be written to.
     """
     folder = Path(folder)
-    if (folder.is_symlink() or folder.exists()) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UsageError(f"{folder} exists. Choose another --out, or delete it.")
     require_folder(existing_folder(folder.parent))
 
@@ -287,9 +290,10 @@ def require_folder(folder: str | os.PathLike[str]) -> None:
         It is not there, or not to be written to.
     """
     folder = Path(folder)
+    probe = _temporary(folder / "probe")
     try:
-        probe = folder / f".probe.{_owner()}.0{_TEMPORARY}"
-        probe.write_bytes(b"x")
+        with open(probe, "xb") as target:  # never through a link that somebody put there
+            target.write(b"x")
         probe.unlink()
     except OSError as error:
         raise cannot_write(folder, error) from error

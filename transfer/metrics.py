@@ -183,21 +183,21 @@ def _class_means(hits: np.ndarray, n_true: np.ndarray, n_predicted: np.ndarray) 
     return recall.sum(axis=-1) / n_occurring, f1.sum(axis=-1) / n_occurring
 
 
-def _bootstrap(matrix: _Cells, n_classes: int, confidence: float, seed: int) -> tuple[list[float], list[float]]:
+def _bootstrap(cells: _Cells, n_classes: int, confidence: float, seed: int) -> tuple[list[float], list[float]]:
     """Return percentile intervals of balanced accuracy and macro-F1 under resampling of images.
 
     Drawing n images with replacement is one multinomial draw over the cells of the confusion matrix, so the cost does
     not grow with n; empty cells stay empty.
     """
-    true, predicted, cells = matrix
+    true, predicted, n = cells
     by_predicted = np.argsort(predicted, kind="stable")
     on_diagonal = np.flatnonzero(true == predicted)
     random = np.random.default_rng(seed)
     balanced, macro_f1 = np.empty(_N_RESAMPLES), np.empty(_N_RESAMPLES)
-    at_once = max(1, _BLOCK // max(len(cells), n_classes))
+    at_once = max(1, _BLOCK // max(len(n), n_classes))
     for start in range(0, _N_RESAMPLES, at_once):
         some = slice(start, min(start + at_once, _N_RESAMPLES))
-        counts = random.multinomial(cells.sum(), cells / cells.sum(), size=some.stop - some.start)
+        counts = random.multinomial(n.sum(), n / n.sum(), size=some.stop - some.start)
         hits = np.zeros((len(counts), n_classes), np.int64)
         hits[:, true[on_diagonal]] = counts[:, on_diagonal]
         n_true = _sums(counts, true, n_classes)

@@ -377,11 +377,14 @@ def require_as_written(source: Source | None) -> None:
     ArtefactError
         It has changed.
     """
-    if isinstance(source, (str, os.PathLike)) and (Path(source).parent / "run.json").is_file():
-        info = _read_json(Path(source).parent / "run.json")
-        known = info.get("sha256", {}) if isinstance(info, dict) else {}
-        if Path(source).is_file() and sha256(source) != known.get(Path(source).name, sha256(source)):
-            raise ArtefactError(f"{source} has changed since its run was written. To use it so, copy it elsewhere.")
+    if not isinstance(source, (str, os.PathLike)) or not Path(source).is_file():
+        return
+    try:
+        known = _read_json(Path(source).parent / "run.json")["sha256"][Path(source).name]
+    except (ArtefactError, LookupError, TypeError):
+        return  # no run lies there, or one of an earlier version
+    if sha256(source) != known:
+        raise ArtefactError(f"{source} has changed since its run was written. To use it so, copy it elsewhere.")
 
 
 def reserve(data: Source, strategy: str, out: str | Path | None, *, test: Source | None = None) -> Path:

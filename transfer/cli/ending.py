@@ -30,6 +30,9 @@ def main() -> None:
         code = _fail(str(error), error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _fail(_INTERRUPTED, 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
     except click.ClickException as error:
         code = _fail(_one_line(error), error.exit_code)
     except RuntimeError as error:
@@ -42,7 +45,8 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        code = _fail("Disk full: what is printed could not be written. Make room, and run the same command again.", 5)
+        what = error.filename or "what is printed"
+        code = _fail(f"Disk full: {what} could not be written. Make room, and run the same command again.", 5)
     except MemoryError:
         code = _fail(_NO_MEMORY, 5)
     sys.exit(code if isinstance(code, int) else 0)

@@ -29,7 +29,7 @@ def stop_on_bad(dataset: Dataset, on_bad: str, max_share: float, setting: str = 
     if on_bad == "fail":
         raise DataError(f"{n_bad} unreadable images: {first}{more}. Remove them, or use --on-bad skip.")
     if share > max_share:
-        allow = f", or allow it with {setting}={share + 0.01:.2f}" if setting else " or remove them"
+        allow = f", or allow it with {setting}={min(1.0, share + 0.01):.2f}" if setting else " or remove them"
         raise DataError(
             f"{n_bad} of {n_bad + len(dataset)} images ({share:.0%}) are unreadable: {first}{more}. More than "
             f"{max_share:.0%} stops it; repair them{allow}."

@@ -1,4 +1,4 @@
-"""Checksum: of the pixels in a PNG, which Pillow does not compare.
+"""Checksums of the pixels in a PNG, which Pillow does not always compare.
 
 Its decoder stops when it has enough pixels, before the checksum that the compressed stream ends with. So of a file that
 ends in zeros, as an interrupted download leaves it, 16-bit grey came out with a black lower part and no error. libpng
@@ -28,4 +28,6 @@ def require_png_checksums(data: bytes | bytearray | memoryview) -> None:
             view[end - 4 : end], "big"
         ):
             raise SyntaxError("wrong checksum")
+        if view[at + 4 : at + 8] == b"IEND":  # what follows is no part of the picture
+            return
         at = end

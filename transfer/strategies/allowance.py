@@ -10,10 +10,11 @@ from typing import Any
 from transfer.strategies.jobs import Clock
 
 # Where the user does not say: so many images through all layers, forward and back, at the speed of this machine, half
-# an hour at most. Twenty such epochs take about as long as five of other tools' (`bench/finetune.py`)
+# an hour at most. That is enough for a trial of two stages and ten epochs of all layers, twice where the training is
+# gone through again on train and val; an epoch of the plain way takes as long as 4.8 of these (`bench/finetune.py`)
 _LEAST_STEPS = 24_000
 _EPOCHS = 16
-_EPOCHS_REFITTED = 27  # where the training is gone through again on train and val
+_EPOCHS_REFITTED = 27
 _MOST_SECONDS = 1800.0
 _SHORTENED = 0.5  # of its usual length a training should have at least, where the user gave a time
 

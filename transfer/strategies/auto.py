@@ -1,8 +1,8 @@
 """Auto: choose what is trained, by the size of the dataset and by measurement on images that are not reported on.
 
 First what the size says, then what linear heads on the frozen network show, then a race of deeper layers. A dearer way
-has to be better than the linear head by more than one standard error, image by image on the same images. Nothing of the
-test part takes part (`development`).
+has to be better than the linear head by more than one standard error, image by image on the same images, weighed with
+what is usual. Nothing of the test part takes part (`development`).
 """
 
 from __future__ import annotations
@@ -69,16 +69,18 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
 
 def _why_of_race(race: Race) -> str:
     if race.winner is not None:
-        return f"it is {race.winner.gap} above the linear head on the same validation images{_usually(race.winner)}"
+        return f"it is {_compared(race.winner)} above the linear head on the same validation images"
     tried = [arm for arm in race.arms if arm.reading is not None]
     if not tried:
         return "no deeper layers could be tried"
-    return f"training deeper layers is no better by more than one standard error ({tried[-1].gap}{_usually(tried[-1])})"
+    if all(arm.keeps_start for arm in tried):
+        return "training deeper layers found no epoch that was better than the linear head"
+    return f"training deeper layers is no better by more than one standard error ({_compared(tried[-1])})"
 
 
-def _usually(arm: DeepArm) -> str:
-    """Say what the difference is with what is usual taken into account."""
-    return f", {arm.gap.with_prior(arm.prior)} with what is usual" if arm.gap and arm.prior else ""
+def _compared(arm: DeepArm) -> str:
+    """Say by how much an arm is above the linear head, as read and weighed with what is usual."""
+    return f"{arm.gap} (weighed with what training layers usually gains: {arm.weighed})" if arm.prior else f"{arm.gap}"
 
 
 def _job_for(job: Job, winner: LinearArm | DeepArm, evidence: Evidence, *, is_chosen: bool) -> Job:
@@ -137,6 +139,8 @@ def _deep_row(arm: DeepArm, winner: LinearArm | DeepArm) -> dict[str, Any]:
         "name": arm.name,
         "recipe": arm.recipe.strategy,
         **_numbers(arm.reading, arm.gap),
+        "weighed_gap": arm.weighed.mean if arm.weighed else None,
+        "weighed_standard_error": arm.weighed.standard_error if arm.weighed else None,
         "judged_on": f"val{times}, which chose the epoch too: that flatters a little",
         "seconds": round(arm.seconds, 3),
         "outcome": f"chosen: {arm.outcome}" if arm is winner else arm.outcome,

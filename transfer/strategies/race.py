@@ -55,13 +55,18 @@ class DeepArm:
         return gap(self.reading, self.flat) if self.reading and self.flat else None
 
     @property
+    def weighed(self) -> Gap | None:
+        """The gap, weighed with what training layers usually gains."""
+        return self.gap.with_prior(self.prior) if self.gap else None
+
+    @property
     def has_won(self) -> bool:
         """Whether it is above the linear head by more than one standard error, with layers that have been trained.
 
-        What is usual counts too, as much as it is certain: with few validation images it tips the scales, with many it
-        does not matter. By itself it is just one standard error, which is not more.
+        What is usual is weighed in: with few validation images a smaller gain suffices, with thousands hardly. By
+        itself it is just one standard error, which is not more.
         """
-        return self.gap is not None and self.gap.with_prior(self.prior).is_won and not self.keeps_start
+        return self.weighed is not None and self.weighed.is_won and not self.keeps_start
 
     @property
     def has_gained(self) -> bool:
@@ -157,7 +162,7 @@ def find_winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
     error on the same images: both have been trained by then, so neither is the cheaper one any more, and from the same
     start more layers have more to gain (`docs/choosing.md`).
     """
-    if partial.has_won and partial.reading and full.reading and not full.keeps_start:
+    if partial.has_won and partial.reading and full.reading and full.has_gained:
         return partial if gap(partial.reading, full.reading).is_won else full
     if full.has_won:
         return full
@@ -184,9 +189,8 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
         if arm.keeps_start or arm.gap.is_settled or not arm.gap.can_win or len(arm.reading.images) >= _ENOUGH:
             break
     assert arm.reading is not None
-    assert arm.gap is not None
     arm.outcome = f"{arm.gap} against the linear head on {len(arm.reading.images)} validation images"
-    arm.outcome += f", {arm.gap.with_prior(arm.prior)} with what is usual"
+    arm.outcome += f"; weighed with what is usual {arm.weighed}"
     if arm.keeps_start:
         arm.outcome += "; no epoch was better than the solved head"
 

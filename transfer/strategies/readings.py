@@ -48,6 +48,7 @@ class Gap:
 
     mean: float
     standard_error: float  # infinite where too few images were judged
+    n: int = 0  # images that both have
 
     @property
     def is_known(self) -> bool:
@@ -72,13 +73,15 @@ class Gap:
     def with_prior(self, prior: Gap | None) -> Gap:
         """Return what prior knowledge and this say together, weighted by the inverse of their variances.
 
-        Where no image was answered differently the prior says nothing more.
+        The standard error counts as that of two images that were answered differently, at least: of none it would be
+        zero, and nothing is certain because a few dozen images were answered alike.
         """
-        if prior is None or not self.standard_error or not prior.standard_error:
+        if prior is None or not prior.standard_error:
             return self
-        weight, before = self.standard_error**-2, prior.standard_error**-2
+        error = max(self.standard_error, math.sqrt(2) / self.n) if self.n else self.standard_error
+        weight, before = error**-2, prior.standard_error**-2
         mean = (weight * self.mean + before * prior.mean) / (weight + before)
-        return Gap(mean, (weight + before) ** -0.5)
+        return Gap(mean, (weight + before) ** -0.5, self.n)
 
     def __str__(self) -> str:
         if not self.is_known:
@@ -92,5 +95,5 @@ def gap(one: Reading, other: Reading) -> Gap:
     differences = one.hits[here].astype(float) - other.hits[there]
     n = len(differences)
     if n < _FEWEST:
-        return Gap(float(differences.mean()) if n else 0.0, math.inf)
-    return Gap(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n))
+        return Gap(float(differences.mean()) if n else 0.0, math.inf, n)
+    return Gap(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n), n)
