@@ -296,7 +296,7 @@ def require_folder(folder: str | os.PathLike[str]) -> None:
             target.write(b"x")
         probe.unlink()
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(folder, error, 1) from error
 
 
 def sweep(folder: str | os.PathLike[str], deep: bool = True) -> int:

@@ -172,7 +172,8 @@ def test_a_closed_stream_stops_nothing_and_results_stay_alone_on_stdout(
 
 def test_a_pipe_that_is_closed_ends_it_without_a_word(finished: Path, shapes: Path, tmp_path: Path) -> None:
     done = run("predict", finished, shapes, "-q", within=tmp_path, shell="| head -n 1")
-    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (1, "", 1)
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", 1)
+    assert done.returncode in (0, 1)  # 0 where all was written before the reader went
 
 
 @LINUX
