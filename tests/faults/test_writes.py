@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -218,13 +219,12 @@ def test_after_a_failed_write_earlier_artefacts_load_and_the_next_start_finishes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_after_any_failed_write_earlier_artefacts_load_and_the_next_start_finishes(
-    command: str, name: str, undisturbed: Callable, earlier: Path, few: Path, tiny: list[str], tmp_path: Path
+    command: str, undisturbed: Callable, earlier: Path, few: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     operations, expected = undisturbed(command)
-    for at in range(1, len(operations) + 1):
+    for at, name in zip(range(1, len(operations) + 1), itertools.cycle(ERRORS), strict=False):
         place = Place(tmp_path / f"{at}", earlier)
         holds(command, at, name, expected, place, words_of(command, place, few, tiny))
         shutil.rmtree(place.root)
