@@ -6,7 +6,9 @@ Ten images of each class; `fit` sees them at 96 pixels. Each command is killed w
 has begun to work, started again (`fit` with `--resume`), and killed again, until one gets through; the next one starts
 with an empty cache. Shards hold 16 rows and a checkpoint is written after every step, so that there is always a write
 to be killed in. Printed: how many kills it took, how many of those that got through have the files of the quiet one to
-the bit, and how many half-written files were left. With `--out`, a line of JSON for each job is added to a file.
+the bit, how many but for rounding (the last bit of a feature may depend on the images that are run beside it, which are
+others after a kill), and how many half-written files were left. With `--out`, a line of JSON for each job is added to a
+file.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -26,8 +29,11 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
+
 JOBS = ("features", "linear-svm", "frozen", "partial", "full", "auto")
 _PER_CLASS = 10
+_ROUNDING = 1e-4  # below which numbers are the same but for what float32 rounds
 _IMPORTED = ["torch", "timm", "sklearn.linear_model", "transfer.cli", "transfer.strategies", "transfer.features"]
 
 
@@ -78,7 +84,7 @@ class Kills:
         seconds = time.perf_counter() - started
         expected = self.result("quiet")
         rng = random.Random(0)
-        n_kills = n_done = n_same = 0
+        n_kills = n_done = n_same = n_close = 0
         while n_kills < self.arguments.kills or self.is_unfinished(f"{n_done}"):
             name = f"{n_done}"
             running = self.start(name)
@@ -92,7 +98,13 @@ class Kills:
             else:
                 assert running.exitcode == 0, (self.scratch / "said").read_text()
             n_done += 1
-            n_same += self.result(name) == expected
+            found = self.result(name)
+            differing = sorted(file for file in {*found, *expected} if found.get(file) != expected.get(file))
+            n_same += not differing
+            furthest = self.furthest(name) if found.keys() == expected.keys() else math.inf
+            n_close += furthest < _ROUNDING
+            if differing:
+                print(f"{name} differs in {', '.join(differing)}: numbers by {furthest:.1g} at most", flush=True)
             print(f"{self.job}: {n_kills} kills, {n_same} of {n_done} that got through are the same", flush=True)
         return {
             "job": self.job,
@@ -100,6 +112,7 @@ class Kills:
             "n_kills": n_kills,
             "n_through": n_done,
             "n_same": n_same,
+            "n_close": n_close,
             "n_left": len(list(self.scratch.rglob("*.partial"))),
             "seconds": round(seconds, 1),
             "begun_after": round(begun, 1),
@@ -138,6 +151,22 @@ class Kills:
         kinds = ("*.npy", "index.csv", "*.safetensors", "split.csv", "predictions.csv")
         found = [path for kind in kinds for path in (self.scratch / name).glob(kind)]
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+    def furthest(self, name: str) -> float:
+        """Return the largest difference between the arrays of a command and those of the quiet one."""
+        largest = 0.0
+        for path in (self.scratch / "quiet").rglob("*"):
+            if path.suffix in (".npy", ".safetensors"):
+                ours, theirs = _arrays(self.scratch / name / path.name), _arrays(path)
+                for key, array in theirs.items():
+                    largest = max(largest, float(np.abs(ours[key].astype(float) - array).max(initial=0.0)))
+        return largest
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path) if path.suffix == ".safetensors" else {"": np.load(path)}
 
 
 def _run(words: list[str], cache: Path, said: Path) -> None:
