@@ -180,7 +180,8 @@ def holds(command: str, at: int, name: str, expected: dict[str, str], place: Pla
     assert code in (0, 5), where
     assert "Traceback" not in said, where
     if code:
-        (line,) = said.splitlines()
+        line = said.splitlines()[-1]  # before it `report` may say how far it has come
+        assert sum(text.startswith("transfer: ") for text in said.splitlines()) == 1, where
         assert line.startswith("transfer: Disk full" if name == "ENOSPC" else "transfer: Cannot write"), where
         told = Path(line.partition(" writing ")[2].partition(": ")[0])  # a later one, where the first is not needed
         kind, _, failed = disk.operations[at - 1].partition(" ")
