@@ -148,6 +148,7 @@ def outcome(command: str, place: Place) -> dict[str, str]:
 
 
 COMMANDS = ("features", "fit", "export", "report")
+WITH_PAGE = ("suspects.csv", "near_duplicates.csv")
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,10 @@ def holds(command: str, at: int, name: str, expected: dict[str, str], place: Pla
     assert load_run(place.earlier / "run").head is not None
     check_features(place.earlier / "features")
     if not code or (command != "report" and place.out.exists()):
-        assert outcome(command, place) == expected, where
+        has_page = "No report: " not in said  # the run is whole, and worth more than its page
+        wanted = {name: sha for name, sha in expected.items() if has_page or name not in WITH_PAGE}
+        made = outcome(command, place)
+        assert {name: made[name] for name in made if has_page or name not in WITH_PAGE} == wanted, where
     shutil.rmtree(place.out, ignore_errors=True)
     with (  # the next start is another process, which finds this one dead
         mock.patch.object(files, "_owner", return_value=f"{files._host()}-1"),
