@@ -294,9 +294,10 @@ def require_folder(folder: str | os.PathLike[str]) -> None:
     try:
         with open(probe, "xb") as target:  # never through a link that somebody put there
             target.write(b"x")
-        probe.unlink()
     except OSError as error:
         raise cannot_write(folder, error, 1) from error
+    finally:
+        remove(probe)
 
 
 def sweep(folder: str | os.PathLike[str], deep: bool = True) -> int:

@@ -144,7 +144,7 @@ def outcome(command: str, place: Place) -> dict[str, str]:
     if command == "report":
         assert (place.earlier / "run/report.html").read_text().rstrip().endswith("</html>")
     varying = ("run.json", "history.csv", "README.md", "report.html")
-    return {name: sha for name, sha in made.items() if name not in varying}
+    return {name: sha for name, sha in made.items() if name not in varying and ".partial" not in name}
 
 
 COMMANDS = ("features", "fit", "export", "report")
