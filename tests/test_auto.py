@@ -23,7 +23,7 @@ from transfer.progress import Progress
 from transfer.recipe import ChoiceSettings, load_recipe
 from transfer.strategies import race
 from transfer.strategies.allowance import Allowance, allow
-from transfer.strategies.auto import choose
+from transfer.strategies.auto import _deep_row, choose
 from transfer.strategies.development import Development, other_val, put_test_aside
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.preparing import prepare
@@ -258,6 +258,16 @@ def test_what_is_usual_counts_as_much_as_it_is_certain() -> None:
     assert not Gap(0.0, 0.0, n=20).with_prior(usual).is_won
     both = Gap(0.0, 0.1).with_prior(usual)
     assert (both.mean, both.standard_error) == (pytest.approx(0.05), pytest.approx(0.1 / math.sqrt(2)))
+
+
+def test_a_difference_on_too_few_images_is_nothing_in_the_record() -> None:
+    deep = arm("partial", "11111111", "11111110")  # eight images
+    deep.prior = Gap(0.0, 0.0)  # beside a linear head that gets nothing wrong
+    assert deep.weighed is not None
+    assert not deep.weighed.is_known
+    row = _deep_row(deep, deep)
+    assert row["gap"] is row["weighed_gap"] is row["weighed_standard_error"] is None
+    json.dumps(row, allow_nan=False)
 
 
 def test_an_arm_may_win_by_what_is_usual() -> None:

@@ -135,12 +135,13 @@ def _linear_row(arm: LinearArm, winner: LinearArm | DeepArm, evidence: Evidence)
 
 def _deep_row(arm: DeepArm, winner: LinearArm | DeepArm) -> dict[str, Any]:
     times = f", {arm.n_trials} times with other images" if arm.n_trials > 1 else ""
+    weighed_gap, weighed_error = _known(arm.weighed)
     return {
         "name": arm.name,
         "recipe": arm.recipe.strategy,
         **_numbers(arm.reading, arm.gap),
-        "weighed_gap": arm.weighed.mean if arm.weighed else None,
-        "weighed_standard_error": arm.weighed.standard_error if arm.weighed else None,
+        "weighed_gap": weighed_gap,
+        "weighed_standard_error": weighed_error,
         "judged_on": f"val{times}, which chose the epoch too: that flatters a little",
         "seconds": round(arm.seconds, 3),
         "outcome": f"chosen: {arm.outcome}" if arm is winner else arm.outcome,
@@ -149,13 +150,19 @@ def _deep_row(arm: DeepArm, winner: LinearArm | DeepArm) -> dict[str, Any]:
 
 def _numbers(reading: Reading | None, gap: Gap | None) -> dict[str, Any]:
     judged = reading if reading and len(reading.images) else None
+    mean, error = _known(gap)
     return {
         "accuracy": judged.accuracy if judged else None,
         "interval": list(judged.interval) if judged else None,
         "n_judged": len(judged.images) if judged else 0,
-        "gap": gap.mean if gap and gap.is_known else None,
-        "standard_error": gap.standard_error if gap and gap.is_known else None,
+        "gap": mean,
+        "standard_error": error,
     }
+
+
+def _known(gap: Gap | None) -> tuple[float | None, float | None]:
+    """Return a gap and its standard error as JSON has them: nothing where too few images were judged."""
+    return (gap.mean, gap.standard_error) if gap and gap.is_known else (None, None)
 
 
 def _score(arm: LinearArm) -> str:
