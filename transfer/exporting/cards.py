@@ -13,7 +13,7 @@ from typing import Any
 
 from transfer.dataset import display
 from transfer.errors import ArtefactError
-from transfer.exporting.records import Record
+from transfer.exporting.records import Record, rounded_in
 from transfer.images import Preprocessing
 from transfer.report.records import require_complete
 from transfer.report.tables import read_parts
@@ -105,7 +105,7 @@ def _content(run: Record, name: str) -> dict[str, Any]:
         "preprocessing": Preprocessing.from_dict(info["preprocessing"]).describe(),
         "representation": run.representation.describe(),
         "novelty": info.get("novelty"),
-        "rounded_in": None if info.get("computed_in") == "float32" else info.get("computed_in"),
+        "rounded_in": rounded_in(run),
         "minutes": sum(info["seconds"].values()) / 60,
         "is_calibrated": "Not calibrated" not in info["head"]["rule"],
         "weights_licence": _licence(run),

@@ -17,3 +17,9 @@ class Record(records.Record, Protocol):
         self, images: Sequence[Any] | str | Path, *, device: str, exact: bool | None, unknown: bool, max_pixels: int
     ) -> Predictions:
         """Classify images."""
+
+
+def rounded_in(run: Record) -> str | None:
+    """Return the type in which the run's numbers were measured, where that is not the float32 of every export."""
+    kind: str | None = run.info.get("computed_in")
+    return None if kind == "float32" else kind

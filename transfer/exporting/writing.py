@@ -21,7 +21,7 @@ from transfer.exporting import onnx_models, timm_folders, torch_programs
 from transfer.exporting.cards import render_card
 from transfer.exporting.networks import build_network, require_expressible
 from transfer.exporting.parity import OTHER_RESIZING, SAME_PIXELS, Parity, compare, find_examples
-from transfer.exporting.records import Record
+from transfer.exporting.records import Record, rounded_in
 from transfer.files import atomic_folder, existing_folder, require_folder, sha256, write_json, write_text
 from transfer.images import decode, load_view, normalise
 from transfer.machine import versions
@@ -193,8 +193,8 @@ def _describe(run: Record, to: str, with_preprocessing: bool) -> dict[str, Any]:
 
 def _note(run: Record) -> str:
     """Return a sentence where the run's numbers were measured in another type than the export computes in."""
-    kind = run.info.get("computed_in")
-    if kind in (None, "float32"):
+    kind = rounded_in(run)
+    if kind is None:
         return ""
     return f"The run's accuracy was measured in {kind}, the export computes in float32: a few images may differ."
 
