@@ -15,7 +15,7 @@ Regret is the test accuracy of the oracle's arm less that of a policy, in points
 accuracy on the *other* seeds of the same dataset and size, and it is scored on this one, since the best of several
 noisy readings flatters itself; with a single seed it is the best on that very seed, and the table says so. Policies:
 
-* always one arm;
+* always one arm: `taps` is `linear-svm` on the layers, or two of them, that do best in cross-validation;
 * `threshold`: `linear-svm` below a number of images per class, from there on one deeper arm, both fitted on the other
   datasets (leave-one-dataset-out);
 * `auto`, and `auto, no race`.
@@ -40,7 +40,8 @@ from pathlib import Path
 
 from cells import add_cell, read_cells
 
-ARMS = ("linear-svm", "frozen", "partial", "full")  # from the cheapest on
+ARMS = ("linear-svm", "frozen", "taps", "partial", "full")  # from the cheapest on
+EXTRA = {"taps": ["--recipe", "linear-svm", "--tap", "search"]}  # what is not a recipe's name
 AUTO = {"auto": [], "auto, no race": ["--no-race"]}
 Cell = tuple[str, str, int]  # dataset, images per class, seed
 
@@ -113,11 +114,11 @@ def _fit(folder: Path, size: str, seed: int, policy: str, settings: list[str], f
     features, seconds_per_image = frozen.of(folder)
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        recipe = "auto" if policy in AUTO else policy
-        command = [sys.executable, "-m", "transfer.cli", "fit", str(folder), "--recipe", recipe, "--seed", str(seed)]
+        way = EXTRA.get(policy, ["--recipe", "auto" if policy in AUTO else policy])
+        command = [sys.executable, "-m", "transfer.cli", "fit", str(folder), *way, "--seed", str(seed)]
         command += ["--out", str(run), "--json", "-q", "--no-report", *AUTO.get(policy, [])]
         command += ["--per-class", size] * (size != "all")
-        trains = policy not in ("linear-svm", "frozen")
+        trains = policy not in ("linear-svm", "frozen", "taps")
         command += [word for each in settings if trains or not each.startswith("train.") for word in ("--set", each)]
         cache = Path(scratch) / "cache"
         shutil.copytree(features, cache)

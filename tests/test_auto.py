@@ -201,9 +201,25 @@ def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path
         quiet=True,
     )  # fmt: skip
     assert run.choice is not None
-    assert run.choice.chosen == run.recipe.strategy == "linear-svm"
+    assert (run.choice.chosen, run.recipe.strategy) == ("wise-ft", "full")
+    assert (run.recipe.train.keep, run.recipe.train.blend) == ("last", 0.5)
     assert "would pick noise" in run.choice.reason
-    assert [arm["name"] for arm in run.choice.arms] == ["linear-svm"]
+    assert [(arm["name"], arm["judged_on"] == "nothing") for arm in run.choice.arms] == [
+        ("linear-svm", False),
+        ("wise-ft", True),
+    ]
+    assert "val" not in run.metrics  # it was learned from
+    assert "nothing was chosen, and val was learned from" in run.info["head"]["rule"]
+
+
+def test_of_a_handful_of_images_no_layers_are_trained(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    run = transfer.fit(
+        shapes, settings=["data.per_class=2"], backbone="test_resnet", weights=str(weights), out=tmp_path / "run",
+        quiet=True,
+    )  # fmt: skip
+    assert run.choice is not None
+    assert run.choice.chosen == run.recipe.strategy == "linear-svm"
+    assert "learn next to nothing" in run.choice.reason
 
 
 def test_without_a_race_what_is_left_to_gain_decides(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +337,7 @@ def test_a_trial_leaves_the_network_as_it_was_and_is_gone_on_from(job: Job, monk
     development = put_test_aside(job)
     before = {name: tensor.clone() for name, tensor in job.backbone.model.state_dict().items()}
     race.machine.keep_memory()
-    entered = race.enter(development)
+    entered = race.enter(development, race.offer(development.recipe))
     partial = entered.arms[0]
     race._read(entered, development, partial)
     after = job.backbone.model.state_dict()
@@ -397,6 +413,7 @@ def test_auto_leaves_no_checkpoints(shapes: Path, weights: Path, tmp_path: Path,
     [
         (["head.dropout=0.5"], "leave out head.dropout"),
         (["tap=layer3"], "leave out tap"),
+        (["train.keep=last"], "leave out train.keep"),
         (["features.views=2"], "leave out tap and features"),
         (["strategy=ridge", "choice.race=false"], "settings of choice go with --recipe auto"),
     ],

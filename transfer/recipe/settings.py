@@ -101,6 +101,8 @@ class TrainSettings(_Settings):
     min_steps: int = Field(200, ge=0)  # small sets get more epochs, so that they are trained at all
     refit: bool | None = None  # after val has chosen the epoch, train again on train and val; None: if they are few
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
+    keep: Literal["best", "last"] = "best"  # the epoch that val finds best; or the last, after training on val too
+    blend: float = Field(1.0, gt=0, le=1)  # of the way from the start to the last epoch's weights, where they are kept
     batch_size: int = Field(32, ge=1)
     start: Literal["solved", "zero"] = "solved"  # the head's weights: the linear classifier's, or zeros
     frozen_epochs: int = Field(0, ge=0)  # the first epochs train the head alone
@@ -127,6 +129,7 @@ class ChoiceSettings(_Settings):
 
     race: bool = True  # train deeper layers on trial; otherwise decide by what linear heads show
     few: int = Field(5, ge=0)  # images per class (median), below which nothing is chosen: it would pick noise
+    least: int = Field(10, ge=0)  # images in all, below which layers are not trained even half way
     bigger: int = Field(1000, ge=0)  # images, from which on a dataset is the lecture's bigger one
     headroom: float = Field(0.05, ge=0, le=1)  # share that the linear head may get wrong (95 % interval) for a race
     headroom_bigger: float = Field(0.01, ge=0, le=1)  # the same of a bigger dataset, which tells smaller gains
@@ -201,6 +204,12 @@ class Recipe(_Settings):
             yield f"tap={list(self.taps)} should name layers, each once"
         if clash := find_clash(self.strategy, **{key: getattr(self.head, key) for key in PLAIN_HEAD}):
             yield clash
+        if self.train.keep == "last" and (self.train.refit is not None or self.train.patience is not None):
+            yield "train.keep=last trains on val too, which then judges nothing: leave out train.refit and train.patience"
+        if self.is_auto and self.train.keep == "last":
+            yield "auto compares ways of training on val: leave out train.keep, or name a recipe"
+        if self.train.keep == "best" and self.train.blend < 1:
+            yield "train.blend goes with train.keep=last: otherwise val would judge other weights than are kept"
         if self.strategy == "knn" and self.head.scaling not in ("auto", "none"):
             yield "head.scaling has no effect on knn, which compares directions: leave it out"
         if "search" in self.taps and self.taps != ("search",):

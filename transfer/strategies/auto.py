@@ -17,9 +17,11 @@ from transfer.strategies.development import Development, put_test_aside
 from transfer.strategies.evidence import FIRST, Evidence, LinearArm, gather
 from transfer.strategies.jobs import Job
 from transfer.strategies.prior import Prior, judge_size
-from transfer.strategies.race import DeepArm, Race, enter, run_race
+from transfer.strategies.race import DeepArm, Race, enter, offer, run_race
 from transfer.strategies.readings import Gap, Reading
 from transfer.training import Checkpoints
+
+_HALF_WAY = "wise-ft"  # Wortsman et al., CVPR 2022, whose advice half the way is where nothing is known
 
 
 def choose(job: Job) -> tuple[Job, Choice, list[Checkpoints]]:
@@ -47,7 +49,7 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
     if development.dataset.domains is not None:
         return nobody, "what is chosen on images of the source may be wrong for the target, so nothing is"
     if prior.is_few:
-        return nobody, f"with {prior.per_class:g} images per class, any choice would pick noise"
+        return _average(development, prior)
     if evidence.most_headroom < prior.headroom:
         most = f"{evidence.most_headroom:.1%} at most by a 95 % interval"
         return nobody, f"it gets {headroom:.1%} wrong, {most}, which leaves too little to gain by training layers"
@@ -55,7 +57,7 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
         race = run_race(development, evidence.best)
         return race, _why_of_race(race)
     least = {"partial": settings.partial_headroom, "full": settings.full_headroom}
-    race = enter(development)
+    race = enter(development, offer(development.recipe))
     for arm in race.arms:
         if arm.outcome:
             continue
@@ -65,6 +67,29 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
             arm.outcome = f"for a linear head that gets at least {least[arm.name]:.0%} wrong"
             race.winner = arm
     return race, f"decided without a race, by what the linear head gets wrong, {headroom:.1%}"
+
+
+def _average(development: Development, prior: Prior) -> tuple[Race, str]:
+    """Return what lies half way between the linear head and training all layers, where none of them can be chosen.
+
+    Far from ImageNet training layers gains much even of two images per class, near to it it loses as much, and so few
+    images do not tell which it is (`docs/choosing.md`).
+    """
+    recipe = development.recipe
+    noise = f"with {prior.per_class:g} images per class, any choice would pick noise"
+    if prior.n_images < recipe.choice.least:
+        return Race([], Allowance(0.0)), f"{noise}, and of {prior.n_images} images in all layers learn next to nothing"
+    train = {**recipe.train.model_dump(), "keep": "last", "blend": 0.5, "refit": None, "patience": None}
+    arm = DeepArm(_HALF_WAY, recipe.with_strategy("full", train=train))
+    race = enter(development, [arm])
+    if not arm.outcome and race.has_time_for(arm):
+        race.winner = arm
+        arm.outcome = "nothing was read of it: every image is learned from"
+        return race, (
+            f"{noise}, so it is half way between the linear head and all layers trained from there: the average of the "
+            "weights of both"
+        )
+    return race, noise
 
 
 def _why_of_race(race: Race) -> str:
@@ -98,7 +123,7 @@ def _record(winner: LinearArm | DeepArm, why: str, prior: Prior, evidence: Evide
     best, curve, bound = evidence.best, evidence.curve, [*evidence.bound, *race.allowance.bound]
     sentences = [
         f"{winner.name} was chosen for {prior.n_images} images of {prior.n_classes} classes ({prior.per_class:g} per "
-        f"class), of {n_read} way{'s' * (n_read != 1)} that were tried: {why}.",
+        f"class), of {n_read} way{'s' * (n_read != 1)} that {'were' if n_read != 1 else 'was'} tried: {why}.",
         f"The best linear head, {best.name}, gets {_score(best)} of the images right that it has not learned from.",
         *([_outlook(curve)] if curve is not None else []),
         *([f"Time bound the choice: {' '.join(bound)}"] if bound else []),
@@ -142,7 +167,7 @@ def _deep_row(arm: DeepArm, winner: LinearArm | DeepArm) -> dict[str, Any]:
         **_numbers(arm.reading, arm.gap),
         "weighed_gap": weighed_gap,
         "weighed_standard_error": weighed_error,
-        "judged_on": f"val{times}, which chose the epoch too: that flatters a little",
+        "judged_on": f"val{times}, which chose the epoch too: that flatters a little" if arm.reading else "nothing",
         "seconds": round(arm.seconds, 3),
         "outcome": f"chosen: {arm.outcome}" if arm is winner else arm.outcome,
     }

@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from transfer import cuts, machine
 from transfer.files import cache_folder, existing_folder, folder_bytes, readable_bytes
 from transfer.strategies.cutting import cut_shape
@@ -60,6 +62,7 @@ class Course:
             schedule=settings.schedule,
             frozen_epochs=settings.frozen_epochs,
             frozen_lr=settings.frozen_lr or settings.lr,
+            blend=settings.blend,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +89,7 @@ def find_costs(job: Job, at: str) -> Costs:
     if not network and math.isfinite(job.clock.deadline):
         network = measure_network(job)
     if at == cuts.PIXELS:
-        cost = measure_pixels(pixels_of(job, job.dataset.subset(job.split.indices("train")), job.recipe.train.augment))
+        cost = measure_pixels(pixels_of(job, job.dataset.subset(learned_from(job)), job.recipe.train.augment))
         return Costs(cost.n_bytes, cost.seconds / machine.count_cores(), network)
     return Costs((4 if job.recipe.exact else 2) * math.prod(cut_shape(job.backbone, at)), network, network)
 
@@ -156,13 +159,20 @@ def usual_seconds(job: Job, course: Course, costs: Costs) -> float:
     return views + usual_epochs(job) * _epoch_seconds(job, course, costs)
 
 
+def learned_from(job: Job) -> np.ndarray:
+    """Return the images that training learns from: those of val too where they judge nothing."""
+    return job.split.development if job.recipe.train.keep == "last" else job.split.indices("train")
+
+
 def _n_images(job: Job) -> tuple[int, int]:
-    return len(job.split.indices("train")), len(job.split.indices("val"))
+    """Return how many images are learned from, and how many judge."""
+    n_learned = len(learned_from(job))
+    return n_learned, len(job.split.development) - n_learned
 
 
 def _is_refitted(job: Job) -> bool:
-    wanted = job.recipe.train.refit
-    return len(job.split.indices("train")) < _FEW if wanted is None else wanted
+    wanted, (n_train, n_val) = job.recipe.train.refit, _n_images(job)
+    return n_val > 0 and (n_train < _FEW if wanted is None else wanted)
 
 
 def _n_rows(job: Job, n_views: int) -> int:

@@ -3,7 +3,8 @@
 Epoch 0 is that head on the frozen network; a later epoch is kept only where val finds it better. Where it finds none,
 the result is the linear strategy's. (Recipes that copy others' ways start from a head of zeros instead, and may end
 below it.) Where images are few, the training that val has chosen is gone through once more with the images of val among
-the others, as the linear strategies do with their heads.
+the others, as the linear strategies do with their heads. Where nothing is to be chosen (`train.keep=last`), val judges
+nothing and is learned from at once.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from transfer.strategies.courses import (
     choose_course,
     describe_course,
     find_costs,
+    learned_from,
     usual_epochs,
     usual_seconds,
 )
@@ -61,12 +63,17 @@ def fine_tune(job: Job) -> Trained:
     DataError
         There are no validation images to choose an epoch on.
     """
-    if not len(job.split.indices("val")):
+    keeps_last = job.recipe.train.keep == "last"
+    if not keeps_last and not len(job.split.indices("val")):
         raise DataError("Fine-tuning chooses its epoch on validation images, and there are none. Give it a val part.")
     machine.keep_memory()
     tuning = Tuning(job)
-    outcome = tuning.choose()
-    if outcome.best_epoch:
+    outcome = tuning.run()
+    if keeps_last:
+        backbone = tuning.backbone()
+        rows, computed_in = _features(job, backbone, job.split.indices("test"), "Features of test")
+        trained = Trained(backbone, tuning.last_head(outcome), rows, {}, None, computed_in)
+    elif outcome.best_epoch:
         fitted, probabilities = tuning.calibrate(outcome)
         detector = tuning.detect_novelty()
         labels = job.dataset.labels[job.split.indices("val")]
@@ -124,15 +131,19 @@ class Tuning:
         self._is_new = job.resume and not known
         self._looks = Looks(job, self.course.cut, self.course.views)
 
-    def choose(self) -> Outcome:
-        """Train on train; val judges every epoch, the first one included, which is why its head has not seen val."""
+    def run(self) -> Outcome:
+        """Train on train; val judges every epoch, the first one included, which is why its head has not seen val.
+
+        Where the last epoch is kept whatever it is, train on val too.
+        """
         if self._is_new:
             self.job.progress.say("No checkpoint of this very training: starting anew.")
         for line in describe_course(self.job, self.trainee, self.course, self._costs):
             self.job.progress.say(line)
-        images = self.job.split.indices("train")
+        images = learned_from(self.job)
         with self.job.clock.time("views"):
-            examples, val = self._looks.training(images), self._looks.validation()
+            examples = self._looks.training(images)
+            val = self._looks.validation() if self.job.recipe.train.keep == "best" else None
         with open_log(self.job.log, self.job.log_folder) as after_epoch:
             settings = self.course.settings(self.job)
             outcome = self._train("training", images, examples, val, settings, self.checkpoints, after_epoch)
@@ -159,6 +170,18 @@ class Tuning:
         chosen: dict[str, float] = {"epoch": outcome.best_epoch}
         fitted = FittedHead(head, job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
         return fitted, head.probabilities(X_val)
+
+    def last_head(self, outcome: Outcome) -> FittedHead:
+        """Return the trained head of a training in which nothing was chosen, and nothing is left to calibrate it on."""
+        share = self.job.recipe.train.blend
+        blended = f", weights {share:g} of the way there from the solved head on the frozen network" * (share < 1)
+        rule = (
+            f"Epoch {outcome.best_epoch}, the last{blended}: nothing was chosen, and val was learned from. Not "
+            "calibrated: no image was left for it."
+        )
+        chosen: dict[str, float] = {"epoch": outcome.best_epoch}
+        head, seconds = LinearHead(*_arrays(self.trainee.head)), outcome.history[-1].seconds
+        return FittedHead(head, self.job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
 
     def detect_novelty(self) -> NoveltyDetector | None:
         """Return what tells images that are unlike train; after `calibrate`, before val is learned from."""

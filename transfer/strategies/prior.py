@@ -29,7 +29,7 @@ class Prior:
             f"(the median; the smallest has {self.least})"
         )
         if self.is_few:
-            return [f"Size: {size}.", "Too few per class to choose anything on: a linear head on the frozen network."]
+            return [f"Size: {size}.", "Too few per class to choose anything on."]
         if self.column == 2:
             worth = "small, so a linear head on the frozen network first; deeper layers where it leaves much to gain"
         else:

@@ -1,9 +1,10 @@
-"""Race: deeper layers are trained on trial, the cheaper way first, for as long as they may still win.
+"""Race: deeper layers are trained on trial, for as long as they may still win.
 
-Each way starts from the solved head and is judged on val, beside a linear head that has seen the same images. Where val
-is small the last two stages are trained again with other images as val, until the difference is settled. All layers are
-tried only where the last two stages gained something. A trial leaves its checkpoint: the training of the way that is
-chosen goes on from there and costs nothing twice.
+Each way starts from the solved head and is judged on val, beside a linear head that has seen the same images. Of a
+bigger dataset the last two stages come first: where val is small they are trained again with other images as val, until
+the difference is settled, and all layers are tried only where they gained something. Of a small one all layers are a
+matter of minutes, and are tried at once. A trial leaves its checkpoint: the training of the way that is chosen goes on
+from there and costs nothing twice.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _RUNAWAY = 4  # times as long as was expected, and a minute, at which a trial en
 class DeepArm:
     """A way of training layers, and what its trials have shown."""
 
-    name: str  # partial or full
+    name: str
     recipe: Recipe
     cut: str = ""
     reading: Reading | None = None
@@ -102,26 +103,29 @@ class Race:
         return False
 
 
-def enter(development: Development) -> Race:
-    """Return a race in which nothing has been tried yet: the ways that the network offers, and the time that they have.
+def offer(recipe: Recipe) -> list[DeepArm]:
+    """Return the ways of training layers that may race, cheapest first."""
+    return [DeepArm(name, recipe.with_strategy(name)) for name in ("partial", "full")]
 
-    Those that it does not offer say why.
+
+def enter(development: Development, arms: list[DeepArm]) -> Race:
+    """Return a race in which nothing has been tried yet, with the time that the arms have.
+
+    Those that the network does not offer say why.
     """
     machine.keep_memory()
-    arms, seconds_per_image, is_refitted = [], 0.0, False
-    for name in ("partial", "full"):
-        arm = DeepArm(name, development.recipe.with_strategy(name))
+    seconds_per_image, is_refitted = 0.0, False
+    for arm in arms:
         try:
             arm.cut = find_cut(arm.recipe, development.backbone)
         except UsageError as error:
             arm.outcome = f"not offered: {error}"
-        if not len(development.split.indices("val")):
+        if arm.recipe.train.keep == "best" and not len(development.split.indices("val")):
             arm.outcome = "not offered: there are no validation images"
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
             arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
             seconds_per_image, is_refitted = tuning.course.seconds_per_image, tuning.course.refit
-        arms.append(arm)
     n_train = len(development.split.indices("train"))
     allowance = allow(development.clock, seconds_per_image, n_train, is_refitted=is_refitted)
     if not all(arm.outcome for arm in arms):
@@ -131,22 +135,25 @@ def enter(development: Development) -> Race:
 
 
 def run_race(development: Development, linear: LinearArm) -> Race:
-    """Try the last two stages, and where they gain something all layers.
+    """Try all layers; of a bigger dataset the last two stages first, and all layers where they gain something.
 
     Parameters
     ----------
     linear
         The best of the linear arms.
     """
-    race = enter(development)
+    race = enter(development, offer(development.recipe))
     partial, full = race.arms
     usual = _USUAL_SHARE * (1 - linear.reading.accuracy)
-    for arm in race.arms:
+    is_bigger = len(development.dataset) >= development.recipe.choice.bigger
+    for arm in (partial, full) if is_bigger else (full, partial):
         arm.prior = Gap(usual, usual)
         if arm.outcome:
             continue
         if arm is full and partial.reading is not None and not partial.has_gained:
             arm.outcome = "not tried: the last two stages gained nothing"
+        elif arm is partial and full.reading is not None:
+            arm.outcome = "not tried: all layers were, which takes little time for so few images"
         elif race.has_time_for(arm):
             with development.clock.time(f"trial of {arm.name}"):
                 _try(race, development, arm, linear)
@@ -201,7 +208,7 @@ def _read(race: Race, part: Development, arm: DeepArm) -> Reading:
     tuning = Tuning(dataclasses.replace(_job_of(part, arm), progress=part.progress.terse(), clock=clock))
     race.trials.append(tuning.checkpoints)
     try:
-        outcome = tuning.choose()
+        outcome = tuning.run()
         _, probabilities = tuning.calibrate(outcome)
     finally:
         tuning.undo()

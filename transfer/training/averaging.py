@@ -1,4 +1,4 @@
-"""Average: the weights of the last steps, averaged, which are steadier than the last ones (Polyak & Juditsky 1992)."""
+"""Average: of weights, those of the last steps (Polyak & Juditsky 1992) or those of start and end (WiSE-FT)."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ class Average:
             yield
         finally:
             self._module.load_state_dict(own)
+
+
+def blend(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+    """Return the weights that lie so far on the way from start to end (WiSE-FT, Wortsman et al., CVPR 2022).
+
+    Half way, a network has much of what training gained where it gained something, and less of what it lost where it
+    lost. Counters are those of the end.
+    """
+    return {
+        name: start[name].lerp(value, share) if value.is_floating_point() else value for name, value in end.items()
+    }

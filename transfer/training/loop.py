@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from transfer.images import generator_for
-from transfer.training.averaging import Average
+from transfer.training.averaging import Average, blend
 from transfer.training.checkpoints import Checkpoints
 from transfer.training.examples import Examples
 from transfer.training.history import Epoch, is_as_good
@@ -81,6 +81,8 @@ def train(
 ) -> Outcome:
     """Train, and leave the trainee with the weights of the epoch that is kept, or those it had where none is better.
 
+    With `settings.blend` below 1 they are a blend of the two.
+
     Parameters
     ----------
     groups
@@ -118,7 +120,8 @@ def train(
     best_epoch = run.state.kept_epoch
     if val is not None and not history[best_epoch].is_better_than(history[0]):
         best_epoch = 0
-    trainee.load_state_dict(run.kept if best_epoch else run.start)
+    kept = run.kept if best_epoch else run.start
+    trainee.load_state_dict(blend(run.start, kept, settings.blend) if settings.blend < 1 else kept)
     return Outcome(history, best_epoch, run.state.stopped, was_resumed)
 
 

@@ -23,4 +23,5 @@ class TrainingSettings:
     schedule: str = "cosine"  # or staircase
     frozen_epochs: int = 0  # first, that train the head alone
     frozen_lr: float = 0.0  # peak rate of the head in those
+    blend: float = 1.0  # of the way from the start to the weights that are kept, where the trainee is left
     last_epoch: int | None = None  # after which training ends, on its way; None: the last of all
