@@ -144,19 +144,55 @@ def test_where_images_are_few_those_of_val_are_trained_on_in_the_end(
     ).read_text().splitlines()[1].split(",")[:7]
 
 
+def test_where_the_last_epoch_is_kept_val_is_learned_from_at_once(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    train = finetuning.train
+
+    def watched(trainee, groups, examples, val, *rest, **options):
+        seen.append((len(examples.labels), val is None))
+        return train(trainee, groups, examples, val, *rest, **options)
+
+    monkeypatch.setattr(finetuning, "train", watched)
+    run = transfer.fit(shapes, "full", out=tmp_path / "run", settings=[*QUICK, "train.keep=last"], **tiny)
+    parts = [row["split"] for row in csv.DictReader((run.path / "split.csv").read_text().splitlines())]
+    assert seen == [(parts.count("train") + parts.count("val"), True)]
+    assert set(run.metrics) == {"test"}
+    assert run.info["training"]["best_epoch"] == run.info["training"]["n_epochs"]
+    page = transfer.write_report(run, tmp_path / "page.html").path.read_text()
+    assert "nothing was chosen, and val was learned from" in page
+    assert "Val chose the epoch" not in page
+
+
+def test_a_blend_lies_between_the_solved_head_and_the_last_epoch(
+    shapes: Path, tiny: dict, weights: Path, tmp_path: Path
+) -> None:
+    def tensors(name: str, *settings: str) -> dict[str, torch.Tensor]:
+        options = [*QUICK, "train.keep=last", *settings]
+        run = transfer.fit(shapes, "full", out=tmp_path / name, settings=options, report=False, **tiny)
+        return load_file(run.path / "model.safetensors")
+
+    start, end, blended = load_file(weights), tensors("end"), tensors("quarter", "train.blend=0.25")
+    trained = [name for name in end if name in start and not torch.equal(start[name], end[name])]
+    assert len(trained) > 10
+    for name in trained:
+        torch.testing.assert_close(blended[name], start[name] + 0.25 * (end[name] - start[name]))
+
+
 def test_without_time_for_it_nothing_is_trained_again(
     shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     tiny = {**tiny, "quiet": False}
     once = transfer.fit(shapes, "partial", out=tmp_path / "once", settings=[*QUICK, "train.refit=false"], **tiny)
-    choose = finetuning.Tuning.choose
+    run_through = finetuning.Tuning.run
 
     def late(self):
-        outcome = choose(self)
+        outcome = run_through(self)
         self.job.clock.deadline = time.perf_counter()
         return outcome
 
-    monkeypatch.setattr(finetuning.Tuning, "choose", late)
+    monkeypatch.setattr(finetuning.Tuning, "run", late)
     run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **tiny)
     assert "No time is left" in capsys.readouterr().err
     assert not run.info["training"]["was_refitted"]
@@ -254,6 +290,8 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
     refused(UsageError, "`full` cuts at the pixels", "full", "cut=layer2")
     refused(UsageError, "leave out tap and features", "partial", "tap=layer2")
     refused(UsageError, "head.multiclass", "partial", "head.multiclass=pairs")
+    refused(UsageError, "train.blend goes with train.keep=last", "full", "train.blend=0.5")
+    refused(UsageError, "leave out train.refit and train.patience", "full", "train.keep=last", "train.patience=3")
     refused(UsageError, "CutMix needs maps", "partial", "train.cutmix=1", "backbone=test_vit", "weights=random")
     refused(UsageError, "goes with --recipe partial", "linear-svm", "cut=layer2")
     refused(UsageError, "go with --recipe partial or full", "logistic")

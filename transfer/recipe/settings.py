@@ -205,7 +205,7 @@ class Recipe(_Settings):
         if clash := find_clash(self.strategy, **{key: getattr(self.head, key) for key in PLAIN_HEAD}):
             yield clash
         if self.train.keep == "last" and (self.train.refit is not None or self.train.patience is not None):
-            yield "train.keep=last trains on val too, which then judges nothing: leave out train.refit and train.patience"
+            yield "train.keep=last trains on val too, and nothing is judged: leave out train.refit and train.patience"
         if self.is_auto and self.train.keep == "last":
             yield "auto compares ways of training on val: leave out train.keep, or name a recipe"
         if self.train.keep == "best" and self.train.blend < 1:

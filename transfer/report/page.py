@@ -90,6 +90,8 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "command": command(run),
         "recipe": [display(line) for line in dump_recipe(run.recipe).splitlines()],
         "starts_solved": run.recipe.train.start == "solved",
+        "keeps_last": run.recipe.train.keep == "last",
+        "blend": run.recipe.train.blend,
         "is_calibrated": "Not calibrated" not in run.info["head"]["rule"],
     }
 

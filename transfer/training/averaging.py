@@ -47,6 +47,4 @@ def blend(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], sh
     Half way, a network has much of what training gained where it gained something, and less of what it lost where it
     lost. Counters are those of the end.
     """
-    return {
-        name: start[name].lerp(value, share) if value.is_floating_point() else value for name, value in end.items()
-    }
+    return {name: start[name].lerp(value, share) if value.is_floating_point() else value for name, value in end.items()}
