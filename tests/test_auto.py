@@ -25,6 +25,7 @@ from transfer.strategies import race
 from transfer.strategies.allowance import Allowance, allow
 from transfer.strategies.auto import _deep_row, choose
 from transfer.strategies.development import Development, other_val, put_test_aside
+from transfer.strategies.evidence import LinearArm
 from transfer.strategies.jobs import Clock, Job
 from transfer.strategies.preparing import prepare
 from transfer.strategies.prior import judge_size
@@ -259,6 +260,34 @@ def test_the_race_is_decided_by_more_than_one_standard_error(
     deeper = arm("full", full, FLAT) if full else DeepArm("full", load_recipe("full"))
     winner = race.find_winner(arm("partial", partial, FLAT), deeper)
     assert (winner.name if winner else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("bigger", "gained", "expected"),
+    [
+        (1000, True, ["full"]),  # small: all layers at once, and nothing after them
+        (1000, False, ["full"]),
+        (40, True, ["partial", "full"]),
+        (40, False, ["partial"]),  # all layers are not tried where two stages gain nothing
+    ],
+)
+def test_a_bigger_dataset_tries_the_cheaper_way_first(
+    job: Job, monkeypatch: pytest.MonkeyPatch, bigger: int, gained: bool, expected: list[str]
+) -> None:
+    tried = []
+
+    def read(entered: Race, development: Development, tried_arm: DeepArm, linear: LinearArm) -> None:
+        tried.append(tried_arm.name)
+        tried_arm.reading, tried_arm.flat = reading("1" * 40 if gained else "0" * 40), reading("10" * 20)
+
+    monkeypatch.setattr(race, "_try", read)
+    monkeypatch.setattr(race.Race, "has_time_for", lambda entered, tried_arm: True)
+    recipe = job.recipe.model_copy(update={"choice": ChoiceSettings(bigger=bigger)})
+    development = put_test_aside(dataclasses.replace(job, recipe=recipe))
+    linear = LinearArm("linear-svm", recipe, reading("10" * 20), 0.0)
+    winner = race.run_race(development, linear).winner
+    assert tried == expected
+    assert (winner.name if winner else None) == ("full" if gained else None)
 
 
 def test_what_is_usual_counts_as_much_as_it_is_certain() -> None:
