@@ -72,6 +72,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "parts_in_words": ", ".join(f"{parts.n[p]:,} {p}" for p in ("train", "val", "test") if p in parts.n),
         "seconds": sum(run.info["seconds"].values()),
         "choice": run.choice,
+        "is_flattered": run.choice is not None and any("flatters" in arm["judged_on"] for arm in run.choice.arms),
         "arms_figure": _arms_figure(run),
         "training_figures": _training_figures(history, (run.info.get("training") or {}).get("best_epoch")),
         "per_class": _worst_first(test["per_class"]),
