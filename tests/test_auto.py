@@ -48,11 +48,12 @@ def reading(hits: str, first: int = 0) -> Reading:
 def test_the_size_says_what_is_worth_trying() -> None:
     settings = ChoiceSettings()
     labels = np.repeat([0, 1, 2], [4, 3, 9])
-    few = judge_size(labels, 3, settings)
+    few = judge_size(labels, 3, 12, settings)
     assert (few.per_class, few.least, few.column, few.is_few) == (4, 3, 2, True)
-    some = judge_size(np.repeat([0, 1], 20), 2, settings)
+    some = judge_size(np.repeat([0, 1], 20), 2, 10, settings)
     assert (some.column, some.is_few) == (2, False)
-    many = judge_size(np.repeat([0, 1], 500), 2, settings)
+    assert judge_size(np.repeat([0, 1], 20), 2, 9, settings).is_few  # nine to judge on tell nothing
+    many = judge_size(np.repeat([0, 1], 500), 2, 200, settings)
     assert (many.column, many.headroom) == (3, settings.headroom_bigger)
     assert "Column 3" in many.describe()[1]
 
@@ -74,6 +75,14 @@ def test_a_dearer_way_has_to_win_by_more_than_one_standard_error() -> None:
     assert not Gap(-0.021, 0.02).can_win
     assert Gap(-0.02, 0.02).can_win
     assert Gap(0.0, 0.0).can_win
+
+
+def test_of_what_is_weighed_no_more_is_asked_than_a_point() -> None:
+    assert Gap(0.011, 0.05).is_worth_it
+    assert not Gap(0.009, 0.05).is_worth_it
+    assert not Gap(0.009, 0.01).is_worth_it  # on many images it is one standard error
+    assert Gap(0.009, 0.008).is_worth_it
+    assert not Gap(0.5, math.inf).is_worth_it
 
 
 def test_readings_of_different_images_join() -> None:
@@ -249,14 +258,13 @@ FLAT = "1010101010"
         ("1111111111", "1010101010", "partial"),  # worse by more than one standard error
         ("1010101111", "0101010110", "partial"),  # no better than the linear head
         ("1010101010", "1111111110", "full"),
-        ("1010101010", "1010101011", None),  # one image more is within one standard error
+        ("1010101010", "1010101011", "full"),  # one image more is within one standard error, but ten points
+        ("1010101010", "1010101010", None),
         ("1010101010", None, None),
         ("1111111011", None, "partial"),
     ],
 )
-def test_the_race_is_decided_by_more_than_one_standard_error(
-    partial: str, full: str | None, expected: str | None
-) -> None:
+def test_the_race_is_decided_by_what_is_gained(partial: str, full: str | None, expected: str | None) -> None:
     deeper = arm("full", full, FLAT) if full else DeepArm("full", load_recipe("full"))
     winner = race.find_winner(arm("partial", partial, FLAT), deeper)
     assert (winner.name if winner else None) == expected
@@ -292,15 +300,12 @@ def test_a_bigger_dataset_tries_the_cheaper_way_first(
 
 def test_what_is_usual_counts_as_much_as_it_is_certain() -> None:
     usual = Gap(0.1, 0.1)
-    assert not usual.is_won
-    assert Gap(0.03, 0.04).with_prior(usual).is_won  # a small gain on few images tips the scales ...
-    assert not Gap(-0.03, 0.04).with_prior(usual).is_won  # ... and so does a small loss
-    assert not Gap(0.0, math.inf).with_prior(usual).is_won  # nothing was seen: no more than before
-    assert not Gap(0.003, 0.004).with_prior(usual).is_won  # many images: it no longer matters
-    assert Gap(0.005, 0.004).with_prior(usual).is_won
-    assert Gap(0.05, 0.05, n=20).with_prior(usual).is_won  # one image more of twenty ...
-    assert not Gap(0.001, 0.001, n=1000).with_prior(usual).is_won  # ... and of a thousand
-    assert not Gap(0.0, 0.0, n=20).with_prior(usual).is_won
+    assert Gap(0.03, 0.07).with_prior(usual).is_worth_it  # a small gain on few images
+    assert not Gap(-0.06, 0.07).with_prior(usual).is_worth_it
+    assert not Gap(0.003, 0.004).with_prior(usual).is_worth_it  # many images: it no longer matters
+    assert Gap(0.005, 0.004).with_prior(usual).is_worth_it
+    assert Gap(0.05, 0.05, n=20).with_prior(usual).is_worth_it  # one image more of twenty ...
+    assert not Gap(0.001, 0.001, n=1000).with_prior(usual).is_worth_it  # ... and of a thousand
     both = Gap(0.0, 0.1).with_prior(usual)
     assert (both.mean, both.standard_error) == (pytest.approx(0.05), pytest.approx(0.1 / math.sqrt(2)))
 
@@ -316,7 +321,7 @@ def test_a_difference_on_too_few_images_is_nothing_in_the_record() -> None:
 
 
 def test_an_arm_may_win_by_what_is_usual() -> None:
-    partial = arm("partial", "1010101011", FLAT)
+    partial = arm("partial", FLAT, FLAT)
     deeper = DeepArm("full", load_recipe("full"))
     assert race.find_winner(partial, deeper) is None
     partial.prior = Gap(0.2, 0.2)

@@ -1,8 +1,9 @@
 """Auto: choose what is trained, by the size of the dataset and by measurement on images that are not reported on.
 
 First what the size says, then what linear heads on the frozen network show, then a race of deeper layers. A dearer way
-has to be better than the linear head by more than one standard error, image by image on the same images, weighed with
-what is usual. Nothing of the test part takes part (`development`).
+has to be better than the linear head by a standard error or a point, image by image on the same images, weighed with
+what is usual. Where too few images judge, nothing is chosen: the weights of both ways are averaged. Nothing of the test
+part takes part (`development`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def choose(job: Job) -> tuple[Job, Choice, list[Checkpoints]]:
     """Choose what is trained; return the job with it, why, and the checkpoints of trials, to be cleared at the end."""
     development = put_test_aside(job)
     say = job.progress.say
-    prior = judge_size(development.dataset.labels, len(job.dataset.classes), job.recipe.choice)
+    n_val = len(development.split.indices("val"))
+    prior = judge_size(development.dataset.labels, len(job.dataset.classes), n_val, job.recipe.choice)
     for line in prior.describe():
         say(line)
     is_chosen = not prior.is_few and job.dataset.domains is None
@@ -76,7 +78,8 @@ def _average(development: Development, prior: Prior) -> tuple[Race, str]:
     images do not tell which it is (`docs/choosing.md`).
     """
     recipe = development.recipe
-    noise = f"with {prior.per_class:g} images per class, any choice would pick noise"
+    n_val = "no" if not prior.n_val else f"{prior.n_val}"
+    noise = f"with {prior.per_class:g} images per class and {n_val} to judge on, any choice would pick noise"
     if prior.n_images < recipe.choice.least:
         return Race([], Allowance(0.0)), f"{noise}, and of {prior.n_images} images in all layers learn next to nothing"
     train = {**recipe.train.model_dump(), "keep": "last", "blend": 0.5, "refit": None, "patience": None}
@@ -100,7 +103,7 @@ def _why_of_race(race: Race) -> str:
         return "no deeper layers could be tried"
     if all(arm.keeps_start for arm in tried):
         return "training deeper layers found no epoch that was better than the linear head"
-    return f"training deeper layers is no better by more than one standard error ({_compared(tried[-1])})"
+    return f"training deeper layers is not better by enough ({_compared(tried[-1])})"
 
 
 def _compared(arm: DeepArm) -> str:

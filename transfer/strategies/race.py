@@ -62,12 +62,11 @@ class DeepArm:
 
     @property
     def has_won(self) -> bool:
-        """Whether it is above the linear head by more than one standard error, with layers that have been trained.
+        """Whether it is above the linear head by enough, what is usual weighed in, with layers that have been trained.
 
-        What is usual is weighed in: with few validation images a smaller gain suffices, with thousands hardly. By
-        itself it is just one standard error, which is not more.
+        With few validation images a smaller gain suffices, with thousands hardly.
         """
-        return self.weighed is not None and self.weighed.is_won and not self.keeps_start
+        return self.weighed is not None and self.weighed.is_worth_it and not self.keeps_start
 
     @property
     def has_gained(self) -> bool:
@@ -163,7 +162,7 @@ def run_race(development: Development, linear: LinearArm) -> Race:
 
 
 def find_winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
-    """Return the arm that is better than the linear head by more than one standard error.
+    """Return the arm that is better than the linear head by enough.
 
     Where training layers has won, it is all of them, unless the last two stages are better by more than one standard
     error on the same images: both have been trained by then, so neither is the cheaper one any more, and from the same

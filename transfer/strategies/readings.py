@@ -39,7 +39,8 @@ class Reading:
         return Reading(self.images[here], self.hits[here])
 
 
-_FEWEST = 10  # judged images, below which a difference says nothing
+_POINT = 0.01
+FEWEST = 10  # judged images, below which a difference says nothing
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ class Gap:
     def is_won(self) -> bool:
         """Whether it is above zero by more than one standard error: the rule by which the dearer way is taken."""
         return self.mean > self.standard_error + 1e-9  # one image more is exactly one standard error
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether it is above zero by one standard error, of which no more is asked than one point.
+
+        On few images a standard error is many points, and to ask for all of it would throw away most of what is gained
+        on average; on many it is less than a point, which is what the dearer way should bring at least.
+        """
+        return self.is_known and self.mean > min(self.standard_error, _POINT) + 1e-9
 
     @property
     def is_settled(self) -> bool:
@@ -94,6 +104,6 @@ def gap(one: Reading, other: Reading) -> Gap:
     _, here, there = np.intersect1d(one.images, other.images, return_indices=True)
     differences = one.hits[here].astype(float) - other.hits[there]
     n = len(differences)
-    if n < _FEWEST:
+    if n < FEWEST:
         return Gap(float(differences.mean()) if n else 0.0, math.inf, n)
     return Gap(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n), n)
