@@ -300,13 +300,57 @@ def require_folder(folder: str | os.PathLike[str]) -> None:
         remove(probe)
 
 
+def make_mark(path: str | os.PathLike[str]) -> Path:
+    """Make an empty file beside `path` that carries its name and this process's number, and return where it is.
+
+    It is swept like what is temporary, once this process has died.
+
+    Raises
+    ------
+    ResourceError
+        It cannot be made.
+    """
+    mark = _temporary(Path(path))
+    try:
+        open(mark, "xb").close()
+    except OSError as error:
+        raise cannot_write(Path(path), error) from error
+    return mark
+
+
+def renew_mark(mark: Path) -> bool:
+    """Let a mark change, for those who watch it; return whether it is still there."""
+    try:
+        os.utime(mark)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a disk that is away for a moment
+        pass
+    return True
+
+
+def find_marks(path: str | os.PathLike[str]) -> dict[Path, tuple[str, int]]:
+    """Return the marks beside `path` with the host and the number of the process of each; those of the dead are swept.
+
+    Of the dead of other machines nothing is known here: theirs are among those returned.
+    """
+    path = Path(path)
+    sweep(path.parent, deep=False)
+    owners = {mark: _owner_of(mark) for mark in path.parent.glob(f".{path.name}.*{_TEMPORARY}")}
+    return {mark: (host, int(pid)) for mark, (host, pid) in owners.items() if pid.isdigit() and not _is_dead(host, pid)}
+
+
+def is_ours(host: str, pid: int) -> bool:
+    """Tell whether that is this process."""
+    return (host, pid) == (_host(), os.getpid())
+
+
 def sweep(folder: str | os.PathLike[str], deep: bool = True) -> int:
     """Delete temporary files that processes of this machine left when they died; return how many."""
     n_swept = 0
     found = Path(folder).rglob if deep else Path(folder).glob
     for leftover in list(found(f".*{_TEMPORARY}")):
-        host, _, pid = leftover.name.split(".")[-3].rpartition("-")
-        if host == _host() and pid.isdigit() and not _is_alive(int(pid)):
+        if _is_dead(*_owner_of(leftover)):
             remove(leftover)
             n_swept += not os.path.lexists(leftover)
     return n_swept
@@ -382,6 +426,15 @@ def _temporary(final: Path) -> Path:
 
 def _owner() -> str:
     return f"{_host()}-{os.getpid()}"
+
+
+def _owner_of(temporary: Path) -> tuple[str, str]:
+    host, _, pid = temporary.name.split(".")[-3].rpartition("-")
+    return host, pid
+
+
+def _is_dead(host: str, pid: str) -> bool:
+    return host == _host() and pid.isdigit() and not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:

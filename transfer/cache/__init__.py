@@ -1,12 +1,23 @@
 """Cache: what was computed of images on disk, found again by the content of the image.
 
 One folder is for one kind of row (these weights, this tap, this view, this type) and holds `shards`, into which
-`filling` collects rows. ``open_cache`` opens one of `activations`, ``open_pixels`` one of decoded images.
+`filling` collects rows. ``open_cache`` opens one of `activations`, ``open_pixels`` one of decoded images. Of several
+processes that lack the same rows one computes them, by `claims`.
 """
 
 from transfer.cache.activations import ActivationCache
+from transfer.cache.claims import claim
 from transfer.cache.filling import Filling
-from transfer.cache.opening import open_cache, open_pixels
+from transfer.cache.opening import ACTIVATIONS, PIXELS, open_cache, open_pixels
 from transfer.cache.pixels import PixelCache
 
-__all__ = ["ActivationCache", "Filling", "PixelCache", "open_cache", "open_pixels"]
+__all__ = [
+    "ACTIVATIONS",
+    "PIXELS",
+    "ActivationCache",
+    "Filling",
+    "PixelCache",
+    "claim",
+    "open_cache",
+    "open_pixels",
+]

@@ -20,6 +20,7 @@ from transfer.files import cache_folder, require_writable, scratch_folder, sweep
 
 S = TypeVar("S", bound=Shards)
 
+ACTIVATIONS, PIXELS = "activations", "pixels"  # folders in the cache's
 _FORMAT = 1  # raise it when rows of the same key would come out differently
 log = logging.getLogger(__name__)
 
@@ -29,27 +30,32 @@ def open_cache(about: dict[str, Any], folder: Path | None = None) -> ActivationC
 
     Where the user's cache folder cannot be written, a temporary one serves, and a warning says so.
     """
-    return _open(ActivationCache, "activations", about, folder)
+    return _open(ActivationCache, ACTIVATIONS, about, folder)
 
 
 def open_pixels(about: dict[str, Any], folder: Path | None = None) -> PixelCache:
     """Open the cache for the decoded images that `about` describes completely, as `open_cache` does."""
-    return _open(PixelCache, "pixels", about, folder)
+    return _open(PixelCache, PIXELS, about, folder)
+
+
+def place_of(name: str, about: dict[str, Any], folder: Path | None) -> Path:
+    """Return the folder, among those of this `name`, for what `about` describes completely."""
+    key = hashlib.sha256(json.dumps({**about, "format": _FORMAT}, sort_keys=True).encode()).hexdigest()[:24]
+    return (folder or cache_folder()) / name / key
 
 
 def _open(kind: type[S], name: str, about: dict[str, Any], folder: Path | None) -> S:
-    about = {**about, "format": _FORMAT}
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
-    place = (folder or cache_folder()) / name / key
+    place = place_of(name, about, folder)
     try:
         require_writable(place)
     except ResourceError as error:
-        place = _temporary_folder() / key
+        place = _temporary_folder() / place.name
         require_writable(place)
         log.warning("%s What is computed in this run is kept in %s.", error, place)
     if not (place / "about.json").exists():
-        write_json(place / "about.json", about)
+        write_json(place / "about.json", {**about, "format": _FORMAT})
     sweep(place)
+    sweep(place.parent, deep=False)  # claims
     return kind(place)
 
 

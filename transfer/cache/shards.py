@@ -35,8 +35,14 @@ class Shards:
         self.folder = folder
         self._shards: list[np.ndarray] = []
         self._where: dict[str, tuple[int, Any]] = {}  # shard, and place in it
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
-            self._open(path)
+        self._names: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Open the shards that other processes have written since."""
+        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
+            if path.name not in self._names:
+                self._open(path)
 
     def __contains__(self, content: str) -> bool:
         return content in self._where
@@ -78,6 +84,7 @@ class Shards:
             log.warning("Cached rows in %s are damaged (%s); computing them again.", path.name, error)
             remove(path)
             return
+        self._names.add(path.name)
         self._shards.append(rows)
         number = len(self._shards) - 1
         self._where.update((content, (number, place)) for content, place in zip(about["contents"], places, strict=True))

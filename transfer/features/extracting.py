@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.backbones import DEFAULT, Backbone, load_backbone
-from transfer.cache import ActivationCache, Filling, open_cache
+from transfer.cache import ACTIVATIONS, ActivationCache, Filling, claim, open_cache
 from transfer.cuts import FEATURES
 from transfer.dataset import Dataset, Skipped, Source, display, scan
 from transfer.display import table
@@ -168,35 +168,49 @@ def extract(
     }
 
     @functools.cache  # opening a cache reads and checks all of it
-    def look_up(kind: str) -> tuple[list[dict[str, ActivationCache]], list[int]]:
-        found = [
+    def open_all(kind: str) -> list[dict[str, ActivationCache]]:
+        return [
             {tap: open_cache({**about, "computed_in": kind, "view": view.to_dict(), "tap": tap}, cache) for tap in taps}
             for view in views
         ]
+
+    def look_up(kind: str) -> tuple[list[dict[str, ActivationCache]], list[int]]:
+        found = open_all(kind)
         caches = [rows for view in found for rows in view.values()]
+        for rows in caches:
+            rows.refresh()
         return found, sorted({position for rows in caches for position in rows.missing(dataset.hashes)})
 
-    # rows of different types are never mixed: where one type has them all, that is the answer, whatever is fastest now
-    for kind in plans.types:
-        found, missing = look_up(kind)
-        if not missing:
-            return Extraction(dataset, found, backbone, pool, kind, None, 0, 0.0)
-    runner = Runner(
-        backbone,
-        taps,
-        plans,
-        dataset.paths,
-        contents=dataset.hashes,
-        max_pixels=max_pixels,
-        pool=pool,
-        exact=exact,
-        n_images=len(missing),
-        views=views,
-    )
-    found, missing = look_up(runner.plan.dtype)
-    started = time.perf_counter()
-    reasons = _compute(runner, missing, found, np.dtype(dtype), label, progress)
-    seconds = time.perf_counter() - started
+    def look() -> Extraction | None:
+        # rows of different types are never mixed: where one type has them all, that is the answer, whatever is
+        # fastest now
+        for kind in plans.types:
+            found, missing = look_up(kind)
+            if not missing:
+                return Extraction(dataset, found, backbone, pool, kind, None, 0, 0.0)
+        return None
+
+    # one claim for all taps, views and types: whoever waits must not choose another type meanwhile
+    with claim(ACTIVATIONS, about, cache, look, progress.say) as complete:
+        if complete:
+            return complete
+        _, missing = look_up(plans.best.dtype)
+        runner = Runner(
+            backbone,
+            taps,
+            plans,
+            dataset.paths,
+            contents=dataset.hashes,
+            max_pixels=max_pixels,
+            pool=pool,
+            exact=exact,
+            n_images=len(missing),
+            views=views,
+        )
+        found, missing = look_up(runner.plan.dtype)
+        started = time.perf_counter()
+        reasons = _compute(runner, missing, found, np.dtype(dtype), label, progress)
+        seconds = time.perf_counter() - started
     unreadable = [
         Skipped(path, reasons[content])
         for path, content in zip(dataset.paths, dataset.hashes, strict=True)

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from transfer import machine
-from transfer.cache import Filling, PixelCache, open_pixels
+from transfer.cache import PIXELS, Filling, PixelCache, claim, open_pixels
 from transfer.errors import DataError
 from transfer.files import require_space
 from transfer.images import MAX_PIXELS, Augmentation, Preprocessing, UnreadableImage, decode, shrink, view
@@ -121,11 +121,18 @@ def keep_pixels(pixels: DecodedPixels, label: str, progress: Progress) -> KeptPi
         There is no room for the images.
     """
     cache = open_pixels(pixels.about())
-    missing = cache.missing(pixels.contents)
-    if missing:
-        require_space(cache.folder, int(measure_pixels(pixels).n_bytes * len(missing)))
-        _decode_into(cache, pixels, missing, label, progress)
-    return KeptPixels(cache, pixels.contents, pixels.are_views)
+    kept = KeptPixels(cache, pixels.contents, pixels.are_views)
+
+    def look() -> KeptPixels | None:
+        cache.refresh()
+        return None if cache.missing(pixels.contents) else kept
+
+    with claim(PIXELS, pixels.about(), None, look, progress.say) as complete:
+        if not complete:
+            missing = cache.missing(pixels.contents)
+            require_space(cache.folder, int(measure_pixels(pixels).n_bytes * len(missing)))
+            _decode_into(cache, pixels, missing, label, progress)
+    return kept
 
 
 def _decode_into(cache: PixelCache, pixels: DecodedPixels, missing: list[int], label: str, progress: Progress) -> None:
