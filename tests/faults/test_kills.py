@@ -1,4 +1,4 @@
-"""Killed commands go on to the same files, but for rounding: a short version of bench/kills.py.
+"""Killed commands go on to the same files, to the bit: a short version of bench/kills.py.
 
 Rows 52 and 53 of docs/reliability.md. `partial` alone is in tests/test_finetuning.py.
 """
@@ -26,5 +26,5 @@ def test_what_was_killed_goes_on_to_the_same_files(shapes: Path, tmp_path: Path)
     assert [row["job"] for row in rows] == list(JOBS)
     for row in rows:
         assert row["n_kills"] == 4
-        assert row["n_close"] == row["n_through"] > 0, row
+        assert row["n_same"] == row["n_through"] > 0, row
         assert row["n_left"] == 0, row

@@ -12,9 +12,9 @@ from transfer.cache.shards import Shards
 class ActivationCache(Shards):
     """Rows of activations in one folder, keyed by the SHA-256 of the image's content."""
 
-    def append(self, contents: Sequence[str], rows: np.ndarray) -> None:
-        """Write one shard: row i belongs to the image with content i."""
-        self._write(contents, rows)
+    def append(self, contents: Sequence[str], rows: np.ndarray, note: str = "") -> None:
+        """Write one shard: row i belongs to the image with content i; the `note` says how they were computed."""
+        self._write(contents, rows, note=note)
 
     def rows(self, contents: Sequence[str]) -> np.ndarray:
         """Return the rows of these contents, in their order, as one array (len(contents), ...)."""

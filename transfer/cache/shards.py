@@ -13,7 +13,7 @@ import logging
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Shards:
         self.folder = folder
         self._shards: list[np.ndarray] = []
         self._where: dict[str, tuple[int, Any]] = {}  # shard, and place in it
+        self._notes: list[str] = []  # of each shard
         self._names: set[str] = set()
         self.refresh()
 
@@ -54,6 +55,14 @@ class Shards:
             if content not in self._where:
                 first.setdefault(content, position)
         return list(first.values())
+
+    def by_note(self, contents: Iterable[str]) -> dict[str, list[str]]:
+        """Return those of the contents that have a row by the note that their shard was written with, if any."""
+        found: dict[str, list[str]] = {}
+        for content in contents:
+            if (where := self._where.get(content)) and (note := self._notes[where[0]]):
+                found.setdefault(note, []).append(content)
+        return found
 
     def _write(self, contents: Sequence[str], rows: np.ndarray, **about: Any) -> None:
         from safetensors.numpy import save
@@ -79,13 +88,14 @@ class Shards:
             about = {name: json.loads(text) for name, text in header["__metadata__"].items()}
             shape, dtype = header[_ROWS]["shape"], _TYPES[header[_ROWS]["dtype"]]
             rows = np.frombuffer(data, dtype, int(np.prod(shape)), 8 + header_bytes).reshape(shape)
-            places = self._places(about)
+            places, note = self._places(about), str(about.get("note", ""))
         except (ValueError, KeyError, TypeError) as error:
             log.warning("Cached rows in %s are damaged (%s); computing them again.", path.name, error)
             remove(path)
             return
         self._names.add(path.name)
         self._shards.append(rows)
+        self._notes.append(note)
         number = len(self._shards) - 1
         self._where.update((content, (number, place)) for content, place in zip(about["contents"], places, strict=True))
 

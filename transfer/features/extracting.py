@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from transfer.cuts import FEATURES
 from transfer.dataset import Dataset, Skipped, Source, display, scan
 from transfer.display import table
 from transfer.errors import DataError, UsageError, did_you_mean
+from transfer.features.jobs import Job, find_job, new_job
 from transfer.features.planning import Plan, Plans
 from transfer.features.pooling import POOLS
 from transfer.features.representing import Representation
@@ -190,11 +192,22 @@ def extract(
                 return Extraction(dataset, found, backbone, pool, kind, None, 0, 0.0)
         return None
 
+    def cut_off(together: dict[str, Any]) -> Job | None:
+        for kind in plans.types:
+            found, missing = look_up(kind)
+            job = find_job([rows for view in found for rows in view.values()], dataset.hashes, missing, together)
+            # where nothing but unreadable images is left of it, it was not cut off
+            if job and plans.is_possible(job.plan) and job.has_whole_batch(missing, len(views)):
+                return job
+        return None
+
     # one claim for all taps, views and types: whoever waits must not choose another type meanwhile
     with claim(ACTIVATIONS, about, cache, look, progress.say) as complete:
         if complete:
             return complete
-        _, missing = look_up(plans.best.dtype)
+        together = {"taps": taps, "views": [view.to_dict() for view in views]}
+        job = cut_off(together)
+        _, missing = look_up(job.plan.dtype if job else plans.best.dtype)
         runner = Runner(
             backbone,
             taps,
@@ -204,12 +217,14 @@ def extract(
             max_pixels=max_pixels,
             pool=pool,
             exact=exact,
-            n_images=len(missing),
+            n_images=len(job.positions if job else missing),
             views=views,
+            plan=job.plan if job else None,
         )
         found, missing = look_up(runner.plan.dtype)
+        job = job or new_job(missing, dataset.hashes, runner.plan, together)
         started = time.perf_counter()
-        reasons = _compute(runner, missing, found, np.dtype(dtype), label, progress)
+        reasons = _compute(runner, job, missing, found, np.dtype(dtype), label, progress)
         seconds = time.perf_counter() - started
     unreadable = [
         Skipped(path, reasons[content])
@@ -230,6 +245,7 @@ def extract(
 
 def _compute(
     runner: Runner,
+    job: Job,
     missing: list[int],
     caches: list[dict[str, ActivationCache]],
     dtype: np.dtype,
@@ -244,10 +260,10 @@ def _compute(
         contents = [content for some, _ in pieces for content in some]
         for k, by_tap in enumerate(caches):
             for tap, cache in by_tap.items():
-                cache.append(contents, np.concatenate([views[k][tap] for _, views in pieces]))
+                cache.append(contents, np.concatenate([views[k][tap] for _, views in pieces]), job.note)
 
     with progress.task(label, len(missing)) as advance, Filling(write) as filling:
-        for positions, views, bad in runner.run(missing):
+        for positions, views, bad in runner.run_batches(job.batches(missing, len(runner.views))):
             if positions:
                 narrowed = [{tap: _narrowed(tap, new, dtype) for tap, new in rows.items()} for rows in views]
                 n_bytes = sum(new.nbytes for rows in narrowed for new in rows.values())

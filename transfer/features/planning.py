@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,10 @@ class Plan:
     batch_size: int
     n_workers: int  # threads that decode and, on a CPU, run the network, each on a batch of its own
     n_threads: int  # of torch's in each of them
+
+    def images_per_batch(self, n_views: int) -> int:
+        """Return how many images are run together, so that their views fill whole batches."""
+        return self.batch_size // math.gcd(self.batch_size, n_views)
 
 
 Settings = dict[str, Any]
@@ -126,8 +131,10 @@ class Plans:
             speeds = {Plan(**settings): float(speed) for settings, speed in self.memo.read(self.key) or []}
         except (ValueError, TypeError):
             return {}
-        return {plan: speed for plan, speed in speeds.items() if self._is_possible(plan)}
+        return {plan: speed for plan, speed in speeds.items() if self.is_possible(plan)}
 
-    def _is_possible(self, plan: Plan) -> bool:
+    def is_possible(self, plan: Plan) -> bool:
+        """Tell whether this network could be run so, here and now."""
         settings = dataclasses.asdict(plan).items()
-        return all(any(choice.items() <= settings for choice in choices) for choices in self._alternatives)
+        is_offered = all(any(choice.items() <= settings for choice in choices) for choices in self._alternatives)
+        return is_offered and plan.device == self.usual.device

@@ -8,7 +8,6 @@ threads decode and the device computes.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -62,6 +61,8 @@ class Runner:
         That are taken of each image, which is decoded once for all; random ones need the `contents`.
     n_images
         How many of the sources there are to run, all by default: choosing a plan must not take longer than that.
+    plan
+        How the network is run; by default what is quickest.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Runner:
         exact: bool = False,
         n_images: int | None = None,
         views: Sequence[View] = (STANDARD,),
+        plan: Plan | None = None,
     ) -> None:
         machine.keep_memory()
         self.sources = sources
@@ -93,10 +95,14 @@ class Runner:
         self._networks: dict[tuple[str, str], torch.nn.Module] = {}
         with machine.torch_threads(1):  # two threads wait for each other where another process has a core
             self._reader = cuts.read_taps(backbone.model, list(taps), backbone.input_shape)
-            self.plan = plans.choose(self.n_images * len(self.views), self._views_per_second)
+            self.plan = plan or plans.choose(self.n_images * len(self.views), self._views_per_second)
 
     def run(self, positions: Sequence[int] | None = None) -> Iterator[Rows]:
-        """Yield the rows batch by batch, in order, of the sources at `positions` or of all.
+        """Yield the rows batch by batch, in order, of the sources at `positions` or of all."""
+        yield from self.run_batches(self._cut(self.plan, range(len(self.sources)) if positions is None else positions))
+
+    def run_batches(self, batches: Sequence[Sequence[int]]) -> Iterator[Rows]:
+        """Yield the rows of each batch of positions, of which none may be larger than the plan's.
 
         Raises
         ------
@@ -106,7 +112,7 @@ class Runner:
             The device has not enough memory.
         """
         try:
-            yield from self._run(self.plan, range(len(self.sources)) if positions is None else positions)
+            yield from self._run(self.plan, batches)
         except torch.OutOfMemoryError as error:
             raise ResourceError(
                 f"Out of memory on {self.device} with batches of {self.plan.batch_size}. Free some of it, or use "
@@ -156,10 +162,12 @@ class Runner:
     def _load_and_forward(self, plan: Plan, positions: Sequence[int]) -> Rows:
         return self.forward(plan, self.load(plan, positions))
 
-    def _run(self, plan: Plan, positions: Sequence[int]) -> Iterator[Rows]:
+    def _cut(self, plan: Plan, positions: Sequence[int]) -> list[Sequence[int]]:
+        n_images = plan.images_per_batch(len(self.views))
+        return [positions[start : start + n_images] for start in range(0, len(positions), n_images)]
+
+    def _run(self, plan: Plan, batches: Sequence[Sequence[int]]) -> Iterator[Rows]:
         self._network(plan)  # built by one thread
-        n_images = plan.batch_size // math.gcd(plan.batch_size, len(self.views))  # whose views fill batches
-        batches = [positions[start : start + n_images] for start in range(0, len(positions), n_images)]
         on_cpu = self.device.type == "cpu"
         work: Callable[[Sequence[int]], Any] = partial(self._load_and_forward if on_cpu else self.load, plan)
         threads = {"n_workers": plan.n_workers, "n_ahead": 2 * plan.n_workers, "n_threads": plan.n_threads}
@@ -210,9 +218,9 @@ class Runner:
         n_workers = plan.n_workers if self.device.type == "cpu" else 1
         first = [i % len(self.sources) for i in range(n_workers * plan.batch_size)]
         try:
-            list(self._run(plan, first))  # builds the network and fills its memory
+            list(self._run(plan, self._cut(plan, first)))  # builds the network and fills its memory
             started = time.perf_counter()
-            list(self._run(plan, first * _TIMED_BATCHES))
+            list(self._run(plan, self._cut(plan, first * _TIMED_BATCHES)))
             return len(first) * _TIMED_BATCHES / (time.perf_counter() - started)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
