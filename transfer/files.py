@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TEMPORARY = ".partial"
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
 
 @contextlib.contextmanager
@@ -221,9 +222,16 @@ def neutral_cell(cell: Any) -> Any:
     >>> neutral_cell("=1+1"), neutral_cell(-0.3), neutral_cell("-0.3"), neutral_cell("cat")
     ("'=1+1", -0.3, "'-0.3", 'cat')
     """
-    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + cell
-    return cell
+    return "'" + cell if isinstance(cell, str) and cell[:1] in _FORMULAS else cell
+
+
+def plain_cell(text: str) -> str:
+    """Return the text that `neutral_cell` wrote so.
+
+    >>> plain_cell("'=1+1"), plain_cell("'quoted'"), plain_cell("cat")
+    ('=1+1', "'quoted'", 'cat')
+    """
+    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULAS else text
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

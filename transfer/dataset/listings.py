@@ -16,6 +16,7 @@ from transfer.dataset.records import Skipped
 from transfer.dataset.tables import Row, read_table
 from transfer.dataset.walk import Walk
 from transfer.errors import DataError
+from transfer.files import plain_cell
 
 
 def list_tables(tables: Mapping[str, str], root: str) -> Candidates:
@@ -33,7 +34,7 @@ def list_tables(tables: Mapping[str, str], root: str) -> Candidates:
         parts = [of_table] * len(rows) if of_table else standard_parts(parts, f"the split column of '{display(table)}'")
         for row, part in zip(rows, parts, strict=True):
             path = _resolve(row, table)
-            row = row._replace(label=row.label.strip(), part=part)
+            row = row._replace(label=plain_cell(row.label.strip()), part=part)
             if path in seen:
                 _check_repeat(table, row, seen[path])
             else:
@@ -93,6 +94,7 @@ def _resolve(row: Row, table: str) -> str:
     if "\0" in cell:
         raise DataError(f"{where}: the path has a zero byte.")
     candidates = [cell, cell.strip(), cell.replace("\\", "/"), cell.strip().replace("\\", "/"), restored(cell)]
+    candidates += [plain_cell(cell), restored(plain_cell(cell))]  # as our own tables have it
     paths = [os.path.normpath(os.path.join(folder, candidate)) for candidate in candidates]
     path = next((path for path in paths if os.path.lexists(path)), paths[0])
     if not os.path.isabs(cell.strip()) and not is_below(path, folder):
