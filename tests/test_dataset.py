@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded import HEIC
 
 import transfer.dataset
 from transfer.dataset import (
@@ -391,7 +392,19 @@ def test_lists_record_missing_files(pets: Path) -> None:
 # --- accounting
 
 
-def test_every_file_is_used_unreadable_or_ignored_with_a_reason(pets: Path) -> None:
+@pytest.mark.parametrize("has_extra", [False, True])
+def test_heic_images_are_used_with_the_extra_and_counted_without(pets, monkeypatch, has_extra) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "there" if has_extra else None)
+    for i in range(2):
+        (pets / "cats" / f"{i}.heic").write_bytes(HEIC + bytes([i]))
+    dataset = scan(pets)
+    assert len(dataset.unreadable) == 2 * (not has_extra)
+    told = "2 HEIC images left out: `pip install 'transfer[heic]'`, or convert to JPEG."
+    assert (told in dataset.notes) is not has_extra
+
+
+def test_every_file_is_used_unreadable_or_ignored_with_a_reason(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as without the extra for HEIC
     (pets / ".DS_Store").write_text("x")
     draw(pets / "._0000.jpg")
     draw(pets / ".ipynb_checkpoints" / "cat-checkpoint.jpg")
@@ -429,7 +442,7 @@ def test_every_file_is_used_unreadable_or_ignored_with_a_reason(pets: Path) -> N
         "noise.bmp": "not an image",
         "pointer.jpg": "Git LFS pointer: run `git lfs pull`",
         "paper.jpg": "unsupported format PDF",
-        "phone.HEIC": "HEIC: convert it to JPEG or PNG",
+        "phone.HEIC": "HEIC: `pip install 'transfer[heic]'`, or convert to JPEG",
     }
     assert reasons(dataset.ignored) == {
         ".DS_Store": "hidden file",

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from encoded import draw, encode, png_bomb, png_chunk
+from encoded import HEIC, draw, encode, png_bomb, png_chunk
 from PIL import Image, ImageFile, features
 
 from transfer.dataset import sniff
@@ -147,7 +147,6 @@ def test_a_png_that_ends_in_zeros_is_refused_and_not_black_below(mode):
         (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported format (SVG)"),
         (b"%PDF-1.7\n%\xe2\xe3", "unsupported format (PDF)"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported format (EPS)"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "unsupported format (HEIC)"),
         (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00mp41", "unsupported format (MP4)"),
         (b"8BPS\x00\x01", "unsupported format (PSD)"),
         (bytes(128) + b"DICM\x02\x00", "unsupported format (DICOM)"),
@@ -160,6 +159,21 @@ def test_a_file_that_is_no_image_says_what_it_is(tmp_path, content, expected):
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     assert reason(path).startswith(expected)
+
+
+def test_a_heic_becomes_upright_pixels_where_the_extra_is_and_is_refused_where_it_is_damaged():
+    pytest.importorskip("pi_heif")
+    pixels = decode(HEIC)
+    assert pixels.shape == (64, 48, 3)
+    corners = pixels[[4, 4, -4, -4], [4, -4, -4, 4]].astype(int)
+    assert np.abs(corners - [(30, 30, 220), (220, 30, 30), (30, 200, 30), (240, 240, 240)]).max() < 12
+    assert reason(HEIC[:-200]).startswith(("truncated HEIC", "damaged HEIC"))
+    assert "megapixels" in reason(HEIC, max_pixels=1000)
+
+
+def test_a_heic_without_the_extra_says_what_reads_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert reason(HEIC) == "HEIC: `pip install 'transfer[heic]'`, or convert to JPEG"
 
 
 def test_no_format_outside_the_list_is_ever_opened(picture, tmp_path, monkeypatch):

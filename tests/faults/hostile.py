@@ -19,7 +19,10 @@ import tifffile
 from encoded import draw, encode, png_bomb
 from PIL import Image, features
 
+from transfer.images.formats import has_heic
+
 N_GOOD = 8  # sound pictures of each of the two classes
+HEIC = "damaged HEIC" if has_heic() else "HEIC: `pip install 'transfer[heic]'`"
 MARKUP = "<script>alert(1)</script>"  # in metadata and in names
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 LATIN_1 = os.fsdecode(b"\xe9t\xe9")  # no UTF-8
@@ -120,7 +123,7 @@ def odd_images() -> list[Fault]:
         Fault(13, "ant/moving.png", encode(whole, "PNG", **frames)),
         Fault(14, "ant/pages.tif", encode(whole, "TIFF", **frames)),
         Fault(14, "ant/two.jpg", encode(whole, "MPO", **frames)),
-        Fault(15, "bee/phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unreadable", "HEIC: convert it to JPEG"),
+        Fault(15, "bee/phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unreadable", HEIC),
         Fault(17, "bee/logo.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "ignored", "unsupported format SVG"),
         Fault(17, "bee/paper.jpg", b"%PDF-1.7", "unreadable", "unsupported format PDF"),
         Fault(17, "bee/camera.nef", b"II*\0\x08\0\0\0", "ignored", "unsupported format RAW"),

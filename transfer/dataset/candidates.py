@@ -15,10 +15,12 @@ import numpy as np
 
 from transfer.dataset.names import count, display, extension, shown_extension
 from transfer.dataset.records import Dataset, Skipped
-from transfer.dataset.sniffing import EXTENSIONS, IMAGE_EXTENSIONS, N_HEAD_BYTES, SUPPORTED, sniff_file
+from transfer.dataset.sniffing import EXTENSIONS, IMAGE_EXTENSIONS, N_HEAD_BYTES, is_supported, sniff_file
 from transfer.files import sha256
+from transfer.images.formats import HEIC_ADVICE
 
 _N_FILES_PER_TASK = 256
+_HEIC = f"HEIC: {HEIC_ADVICE}"
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +62,8 @@ def look_at(found: Candidates, *, n_threads: int, min_classes: int, progress: Pr
     if misnamed:
         n = count(len(misnamed), "image")
         notes.append(f"{n} with the extension of another format, read all the same: {misnamed[0]}.")
+    if n_heic := sum(skipped.reason == _HEIC for skipped in unreadable):
+        notes.append(f"{count(n_heic, 'HEIC image')} left out: {HEIC_ADVICE}.")
     classes = tuple(sorted(found.classes))
     code_of = {name: code for code, name in enumerate(classes)}
     return Dataset(
@@ -108,12 +112,12 @@ def _look_at_one(path: str) -> _Look:
         if not head:
             return _Look("empty file", claims)
         found = sniff_file(path, head)
-        if found in SUPPORTED:
+        if found and is_supported(found):
             return _Look(found, True, size, sha256(path))
     except OSError as error:
         return _Look(f"cannot be opened: {error.strerror or error}")
     if found == "HEIC":
-        return _Look("HEIC: convert it to JPEG or PNG")
+        return _Look(_HEIC)
     if found:
         return _Look(f"unsupported format {found}", claims)
     return _Look(_not_an_image(path, head, claims), claims)

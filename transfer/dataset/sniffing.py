@@ -6,6 +6,7 @@ import re
 
 from transfer.dataset.names import extension
 from transfer.images.foreign import SIGNATURES, is_raw
+from transfer.images.formats import has_heic, is_heic, iso_brands
 
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -22,7 +23,7 @@ IMAGE_EXTENSIONS = frozenset(ending for group in EXTENSIONS.values() for ending 
 _TEXT_EXTENSIONS = frozenset(
     (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".py", ".txt", ".xml", ".yaml", ".yml")
 )
-SUPPORTED = frozenset(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "PPM"))
+_SUPPORTED = frozenset(("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "PPM"))
 _MAGIC = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
@@ -30,7 +31,6 @@ _MAGIC = {
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     "RAW": (b"FUJIFILMCCD-RAW",),
 } | SIGNATURES  # formats that `images` knows and does not decode
-_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _PPM_START = re.compile(rb"P[1-6](\s|#[^\n]*\n)+\d+(\s|#[^\n]*\n)+\d*")
 N_HEAD_BYTES = 1024
@@ -67,13 +67,16 @@ def sniff_file(path: str, head: bytes) -> str | None:
 
 
 def _sniff_iso_media(head: bytes) -> str:
-    end = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
-    if brands & {b"avif", b"avis"}:  # before HEIC: both list mif1
+    if iso_brands(head) & {b"avif", b"avis"}:
         return "AVIF"
-    if brands & _HEIC_BRANDS:
+    if is_heic(head):
         return "HEIC"
     return "RAW" if head[8:11] == b"crx" else "video"
+
+
+def is_supported(found: str | None) -> bool:
+    """Say whether files of a format that was sniffed are decoded."""
+    return found in _SUPPORTED or (found == "HEIC" and has_heic())
 
 
 def looks_like_image(path: str) -> bool:
@@ -83,6 +86,6 @@ def looks_like_image(path: str) -> bool:
         return ending in IMAGE_EXTENSIONS
     try:
         with open(path, "rb") as source:
-            return sniff_file(path, source.read(N_HEAD_BYTES)) in SUPPORTED
+            return is_supported(sniff_file(path, source.read(N_HEAD_BYTES)))
     except OSError:
         return False

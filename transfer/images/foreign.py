@@ -10,7 +10,7 @@ import codecs
 import os
 import re
 
-from transfer.images.formats import openers
+from transfer.images.formats import HEIC_ADVICE, has_heic, is_heic, iso_brands, openers
 
 #: First bytes of formats that are recognised and not decoded.
 SIGNATURES = {
@@ -25,7 +25,6 @@ SIGNATURES = {
 _RAW_EXTENSIONS = (".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raw", ".rw2", ".srw")
 _TIFF = (b"II*\0", b"MM\0*")
 _ARCHIVES = {"ZIP": (b"PK\x03\x04",), "gzip": (b"\x1f\x8b",)}
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
 def describe_foreign(head: bytes) -> str | None:
@@ -34,7 +33,7 @@ def describe_foreign(head: bytes) -> str | None:
         if head.startswith(starts):
             return f"unsupported format ({name})"
     if head[4:8] == b"ftyp":
-        return _describe_container(head[8:64])
+        return _describe_container(head)
     if head[128:132] == b"DICM":
         return "unsupported format (DICOM)"
     if not any(head):
@@ -49,10 +48,12 @@ def is_raw(path: str | os.PathLike[str], head: bytes) -> bool:
     return head[8:10] == b"CR" or os.fspath(path).lower().endswith(_RAW_EXTENSIONS)
 
 
-def _describe_container(brands: bytes) -> str | None:
-    if b"avif" in brands or b"avis" in brands:
+def _describe_container(head: bytes) -> str | None:
+    if iso_brands(head) & {b"avif", b"avis"}:
         return None if "AVIF" in openers() else "unsupported format (AVIF: needs Pillow 11.3)"
-    return f"unsupported format ({'HEIC' if brands[:4] in _HEIC_BRANDS else 'MP4'})"
+    if is_heic(head):
+        return None if has_heic() else f"HEIC: {HEIC_ADVICE}"
+    return "unsupported format (MP4)"
 
 
 def _describe_text(head: bytes) -> str | None:
