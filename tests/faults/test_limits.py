@@ -91,6 +91,24 @@ def test_sixty_classes_are_reported_by_their_confusions_without_a_matrix(weights
 
 
 @pytest.mark.slow
+def test_twelve_hundred_classes_are_fitted_reported_and_predicted(weights: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "data", {f"class {c:04}": 3 for c in range(1200)})
+    run = library.fit(
+        tmp_path / "data", "ridge", out=tmp_path / "run", backbone="test_resnet", weights=str(weights), quiet=True
+    )
+    page = run.report.path.read_text(encoding="utf-8")
+    assert len(page) < 3e6
+    assert "class 1199" in page
+    assert "<th" in page
+    scores = run.metrics["test"]
+    assert len(scores["per_class"]) == 1200
+    assert len(scores["confusion"]) <= scores["n"]  # counts that are not zero, no matrix
+    seen = run.predict([tmp_path / "data/class 0007/000.png"], quiet=True)
+    assert np.isfinite(seen.probabilities).all()
+    assert seen.probabilities.shape == (1, 1200)
+
+
+@pytest.mark.slow
 def test_a_photograph_of_108_megapixels_is_decoded_at_a_fraction_of_its_memory(tmp_path: Path) -> None:
     Image.new("RGB", (12_000, 9_000), (10, 200, 30)).save(tmp_path / "large.jpg")
     code = (
