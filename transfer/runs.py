@@ -24,7 +24,7 @@ from transfer.dataset import Dataset, Source, Split, display, reported_part, sca
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
 from transfer.exporting import Export, export, render_card, timm_config
-from transfer.features import NormalisedRows, Representation, extract
+from transfer.features import NormalisedRows, Representation, extract, require_strictly
 from transfer.files import atomic_folder, remove, require_new, sha256, write_csv, write_json, write_tensors, write_text
 from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
 from transfer.images import MAX_PIXELS, Preprocessing
@@ -272,6 +272,7 @@ class Run:
         *,
         device: str = "auto",
         on_bad: str = "skip",
+        strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         quiet: bool = False,
     ) -> dict[str, Any]:
@@ -279,6 +280,7 @@ class Run:
 
         Where `data` has a test part, or one other beside train, that part is scored, otherwise all of it. Images that
         the run was fitted on are counted in ``n_seen_in_training``; the numbers are then no estimate for new images.
+        `strict` refuses data with any fault before anything is computed.
 
         Raises
         ------
@@ -286,6 +288,8 @@ class Run:
             A class of the data is unknown to the run.
         """
         dataset = scan(data, min_classes=1)
+        if strict:
+            require_strictly(dataset, max_pixels, Progress(quiet))
         if reported := reported_part(dataset.parts):  # as `fit` reports on the other part of two
             dataset = dataset.subset(np.flatnonzero(dataset.parts == reported))
         here = {dataset.classes[i] for i in np.unique(dataset.labels)}

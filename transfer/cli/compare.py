@@ -21,7 +21,7 @@ from transfer.cli.printing import percent, print_json, shown
 @click.option("--out", type=click.Path(), metavar="DIR", help="The folder; runs/DATA-compare by default.")
 @click.option("--per-class", type=click.IntRange(1), metavar="N", help="Train on so many images of each class.")
 @click.option("--minutes", type=float, metavar="M", help="For each fit that trains layers.")
-@common("backbone", "weights", "device", "exact", "json", "quiet")
+@common("backbone", "weights", "device", "exact", "strict", "json", "quiet")
 def compare(
     data: str,
     recipes: str | None,
@@ -30,6 +30,7 @@ def compare(
     out: str | None,
     per_class: int | None,
     minutes: float | None,
+    strict: bool,
     as_json: bool,
     quiet: bool,
     **changes: Any,
@@ -41,7 +42,7 @@ def compare(
     """
     from transfer.comparison import compare
 
-    short = {"data.per_class": per_class, "train.minutes": minutes}
+    short = {"data.per_class": per_class, "data.strict": strict or None, "train.minutes": minutes}
     settings += tuple(f"{key}={value}" for key, value in short.items() if value is not None)
     names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
     frame = compare(data, names, seeds=seeds, out=out, settings=settings, quiet=quiet, **changes)

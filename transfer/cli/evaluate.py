@@ -11,12 +11,13 @@ from transfer.cli.printing import percent, print_json, print_left_out, print_sco
 @click.command()
 @click.argument("run", type=click.Path())
 @click.argument("data", type=click.Path())
-@common("device", "on_bad", "max_pixels", "json", "quiet")
+@common("device", "on_bad", "strict", "max_pixels", "json", "quiet")
 def evaluate(
     run: str,
     data: str,
     device: str | None,
     on_bad: str | None,
+    strict: bool,
     max_pixels: int | None,
     as_json: bool,
     quiet: bool,
@@ -29,6 +30,7 @@ def evaluate(
         data,
         device=device or "auto",
         on_bad=on_bad or "skip",
+        strict=strict,
         max_pixels=max_pixels or MAX_PIXELS,
         quiet=quiet,
     )

@@ -22,7 +22,7 @@ from transfer.cli.printing import print_left_out
     help="From a map to a row; none keeps the map.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the arrays.")
-@common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "quiet")
+@common("backbone", "weights", "device", "exact", "on_bad", "strict", "max_pixels", "quiet")
 def features(
     data: str | None,
     out: str | None,
@@ -35,6 +35,7 @@ def features(
     device: str | None,
     exact: bool | None,
     on_bad: str | None,
+    strict: bool,
     max_pixels: int | None,
     quiet: bool,
 ) -> None:
@@ -64,6 +65,7 @@ def features(
         exact=bool(exact),
         device=device or "auto",
         on_bad=on_bad or "skip",
+        strict=strict,
         max_pixels=max_pixels or MAX_PIXELS,
         quiet=quiet,
     )

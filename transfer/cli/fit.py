@@ -34,7 +34,7 @@ from transfer.cli.printing import print_json, print_scores, shown
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
 @click.option("--no-report", is_flag=True, help="Without report.html, which holds some pictures.")
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Write event files beside the run while it trains.")
-@common("backbone", "weights", "device", "exact", "on_bad", "max_pixels", "json", "quiet")
+@common("backbone", "weights", "device", "exact", "on_bad", "strict", "max_pixels", "json", "quiet")
 def fit(
     data: str,
     recipe: str | None,
@@ -52,6 +52,7 @@ def fit(
     resume: bool,
     log: str | None,
     on_bad: str | None,
+    strict: bool,
     max_pixels: int | None,
     as_json: bool,
     quiet: bool,
@@ -67,6 +68,7 @@ def fit(
 
     short = {
         "data.on_bad": on_bad,
+        "data.strict": strict or None,
         "data.max_pixels": max_pixels,
         "data.per_class": per_class,
         "train.epochs": epochs,

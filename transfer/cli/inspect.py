@@ -16,8 +16,10 @@ from transfer.cli.printing import print_json, shown
     "--recipe", metavar="NAME", shell_complete=complete_recipe, help="Show what `fit` would do with this recipe."
 )
 @click.option("--seed", default=0, help="Of the split that would be drawn.")
-@common("max_pixels", "json", "quiet")
-def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as_json: bool, quiet: bool) -> None:
+@common("strict", "max_pixels", "json", "quiet")
+def inspect(
+    data: str, recipe: str | None, seed: int, strict: bool, max_pixels: int | None, as_json: bool, quiet: bool
+) -> None:
     """Describe a dataset, and what fit would do with it.
 
     Classes, sizes, unreadable files, exact duplicates, and the split; every image is decoded, nothing is written.
@@ -25,7 +27,7 @@ def inspect(data: str, recipe: str | None, seed: int, max_pixels: int | None, as
     from transfer.images import MAX_PIXELS
     from transfer.strategies import inspect
 
-    description = inspect(data, recipe, seed=seed, max_pixels=max_pixels or MAX_PIXELS, quiet=quiet)
+    description = inspect(data, recipe, seed=seed, max_pixels=max_pixels or MAX_PIXELS, strict=strict, quiet=quiet)
     if as_json:
         print_json(description)
     else:

@@ -16,7 +16,7 @@ from transfer.cli.printing import print_json, shown
 @click.option("--seed", default=0, help="Of the split and of every draw.")
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write the points as a table.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Draw the curve as .png or .svg.")
-@common("backbone", "weights", "device", "exact", "json", "quiet")
+@common("backbone", "weights", "device", "exact", "strict", "json", "quiet")
 def learning_curve(
     data: str,
     target: str | None,
@@ -27,6 +27,7 @@ def learning_curve(
     weights: str | None,
     device: str | None,
     exact: bool | None,
+    strict: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -53,6 +54,7 @@ def learning_curve(
         seed=seed,
         device=device or "auto",
         exact=bool(exact),
+        strict=strict,
         quiet=quiet,
     )
     if csv_file:

@@ -27,6 +27,9 @@ def common(*names: str) -> Callable[[Any], Any]:
         "device": click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
         "exact": click.option("--exact", is_flag=True, default=None, help="Compute in float32 throughout."),
         "on_bad": click.option("--on-bad", type=click.Choice(["skip", "fail"]), help="What an unreadable image does."),
+        "strict": click.option(
+            "--strict", is_flag=True, help="Stop at any fault of the data that is otherwise a note."
+        ),
         "max_pixels": click.option("--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger images."),
         "json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         "quiet": click.option("-q", "--quiet", is_flag=True, help="No progress."),

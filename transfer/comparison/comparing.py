@@ -17,6 +17,7 @@ from transfer.comparison.results import Result, read_result, require_same, requi
 from transfer.comparison.tables import COLUMNS, charge, describe, tabulate
 from transfer.dataset import Dataset, display, scan
 from transfer.errors import UsageError
+from transfer.features import require_strictly
 from transfer.files import cache_folder, remove, require_new, require_writable, scratch_folder, write_csv, write_json
 from transfer.progress import Progress
 from transfer.report import NAME, write_page
@@ -77,6 +78,8 @@ def compare(
     progress = Progress(quiet)
     plan = make_plan(recipes, seeds, settings, **changes)
     dataset = scan(data)
+    if limits := {recipe.data.max_pixels for recipe in plan.recipes.values() if recipe.data.strict}:
+        require_strictly(dataset, min(limits), progress)
     folder = _reserve(data, out)
     done = _done(folder, plan, dataset)
     require_writable(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from transfer.dataset.describing import describe
 from transfer.dataset.domains import Domain, Domains
+from transfer.dataset.faults import find_faults, require_faultless
 from transfer.dataset.joining import add_few, draw_few, join_domains
 from transfer.dataset.names import display
 from transfer.dataset.parts import PARTS, reported_part
@@ -33,12 +34,14 @@ __all__ = [
     "draw_few",
     "draw_split",
     "duplicates",
+    "find_faults",
     "find_images",
     "from_lists",
     "held_out_share",
     "join_domains",
     "read_split",
     "reported_part",
+    "require_faultless",
     "scan",
     "sniff",
     "stop_on_bad",

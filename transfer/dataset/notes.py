@@ -11,22 +11,25 @@ from transfer.dataset.names import count, few, looks
 _TINY_CLASS = 5  # fewer images than this are worth a note: no cross-validation with five folds
 
 
-def class_notes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
-    """Return notes about classes that look the same and about tiny ones."""
+def twin_notes(classes: Sequence[str]) -> list[str]:
+    """Return notes about classes that look the same."""
     by_looks: dict[str, list[str]] = {}
     for name in classes:
         by_looks.setdefault(looks(name), []).append(name)
-    notes = [
+    return [
         f"The classes {' and '.join(map(ascii, twins))} look the same but are kept apart: "
         "rename one folder if they are one class."
         for twins in by_looks.values()
         if len(twins) > 1
     ]
+
+
+def size_notes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
+    """Return a note about tiny classes, if there are any."""
     counts = np.bincount(labels, minlength=len(classes))
     tiny = [f"{classes[c]}: {counts[c]}" for c in np.flatnonzero(counts < _TINY_CLASS).tolist()]
-    if tiny:
-        notes.append(f"{count(len(tiny), 'class', 'classes')} with fewer than {_TINY_CLASS} images: {few(tiny)}.")
-    return notes
+    words = f"{count(len(tiny), 'class', 'classes')} with fewer than {_TINY_CLASS} images: {few(tiny)}."
+    return [words] * bool(tiny)
 
 
 def part_notes(classes: Sequence[str], labels: np.ndarray, parts: np.ndarray) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from transfer.dataset.domains import Domains
 from transfer.dataset.names import count, display, few, relative
-from transfer.dataset.notes import class_notes, copy_notes, part_notes
+from transfer.dataset.notes import copy_notes, part_notes, size_notes, twin_notes
 from transfer.dataset.parts import PARTS, check_parts
 from transfer.display import table
 from transfer.errors import DataError, UsageError
@@ -89,9 +89,14 @@ class Dataset:
     @functools.cached_property
     def notes(self) -> list[str]:
         """Warnings in words, one line each, safe to print."""
+        return [*self.faulty, *size_notes(self.classes, self.labels)]
+
+    @functools.cached_property
+    def faulty(self) -> list[str]:
+        """The notes about what can be mended: all but those about sizes."""
         return [
             *self.scan_notes,
-            *class_notes(self.classes, self.labels),
+            *twin_notes(self.classes),
             *part_notes(self.classes, self.labels, self.parts),
             *copy_notes(duplicates(self), self.labels, self.parts),
         ]

@@ -13,7 +13,7 @@ From a dataset to rows, each step a module of this folder:
 from __future__ import annotations
 
 from transfer.cuts import FEATURES
-from transfer.features.decoding import decode_all
+from transfer.features.decoding import decode_all, require_strictly
 from transfer.features.exporting import check_features, export_features, write_features
 from transfer.features.extracting import Extraction, Features, extract, extract_features
 from transfer.features.planning import Plan, Plans
@@ -37,5 +37,6 @@ __all__ = [
     "extract",
     "extract_features",
     "pooled",
+    "require_strictly",
     "write_features",
 ]

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from transfer import machine
-from transfer.dataset import Dataset, Skipped, display
+from transfer.dataset import Dataset, Skipped, display, require_faultless
 from transfer.images import LONGEST_ASPECT, MAX_PIXELS, UnreadableImage, decode
-from transfer.progress import Advance
+from transfer.progress import Advance, Progress
 
 _TINY = 10  # pixels of the shorter side, below which Ultralytics refuses an image
 
@@ -50,6 +50,19 @@ def decode_all(dataset: Dataset, max_pixels: int = MAX_PIXELS, advance: Advance 
     sizes.sort(key=lambda size: size[0] * size[1])
     picks = {"smallest": 0, "median": len(sizes) // 2, "largest": -1} if sizes else {}
     return Decoded({name: _shown(sizes[i]) for name, i in picks.items()}, notes, bad)
+
+
+def require_strictly(dataset: Dataset, max_pixels: int, progress: Progress) -> None:
+    """Refuse a dataset with any fault, before anything is made of it; every image is decoded to know.
+
+    Raises
+    ------
+    DataError
+        It says what is wrong.
+    """
+    with progress.task("Decoding every image", len(dataset)) as advance:
+        unreadable = decode_all(dataset, max_pixels, advance).unreadable
+    require_faultless(dataset.without(unreadable))
 
 
 def _shown(size: tuple[int, int]) -> str:

@@ -15,6 +15,7 @@ from transfer.backbones import DEFAULT, Backbone, load_backbone
 from transfer.cuts import FEATURES
 from transfer.dataset import Source, display, scan, stop_on_bad
 from transfer.errors import ArtefactError
+from transfer.features.decoding import require_strictly
 from transfer.features.extracting import Extraction, extract
 from transfer.files import atomic_file, atomic_folder, require_new, reserve_space, sha256, write_csv, write_json
 from transfer.images import MAX_PIXELS
@@ -33,6 +34,7 @@ def export_features(
     exact: bool = False,
     device: str = "auto",
     on_bad: str = "skip",
+    strict: bool = False,
     max_bad_share: float = 0.05,
     max_pixels: int = MAX_PIXELS,
     quiet: bool = False,
@@ -52,6 +54,8 @@ def export_features(
         Of the arrays: ``float32`` or ``float16``.
     on_bad
         ``skip`` leaves unreadable images out, up to `max_bad_share` of all; ``fail`` stops at the first.
+    strict
+        Refuse a dataset with any fault before anything is computed.
 
     Raises
     ------
@@ -62,6 +66,8 @@ def export_features(
     """
     require_new(out)
     dataset = scan(data)
+    if strict:
+        require_strictly(dataset, max_pixels, Progress(quiet))
     loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, weights)
     extraction = extract(
         dataset,

@@ -30,6 +30,7 @@ class DataSettings(_Settings):
     """How images become a dataset and its split."""
 
     on_bad: Literal["skip", "fail"] = "skip"  # an unreadable image: leave it out and say so, or stop
+    strict: bool = False  # stop, before anything is computed, at any fault of the dataset that is otherwise a note
     max_bad_share: float = Field(0.05, ge=0, le=1)  # with more unreadable images than this the run stops
     max_pixels: int = Field(178_956_970, gt=0)  # Pillow's own limit; a larger image is counted as unreadable
     val_share: float | None = Field(None, gt=0, lt=1)  # None: by size, about 20 % for hundreds of images

@@ -11,7 +11,7 @@ from transfer.backbones import DEFAULT, Backbone, load_backbone
 from transfer.curves import LearningCurve, measure_curve, read_accuracy
 from transfer.dataset import Source, draw_split, scan, stop_on_bad
 from transfer.errors import UsageError, did_you_mean
-from transfer.features import extract
+from transfer.features import extract, require_strictly
 from transfer.heads import HEADS
 from transfer.progress import Progress
 from transfer.recipe import DataSettings
@@ -27,6 +27,7 @@ def learning_curve(
     seed: int = 0,
     device: str = "auto",
     exact: bool = False,
+    strict: bool = False,
     quiet: bool = False,
 ) -> LearningCurve:
     """Measure how accuracy grows with the number of images, and say what more of them would give.
@@ -44,6 +45,8 @@ def learning_curve(
         Of the head, one of `heads.HEADS`; ridge takes seconds and is close to the others.
     seed
         Of the split and of every draw.
+    strict
+        Refuse a dataset with any fault before anything is computed.
 
     Returns
     -------
@@ -55,6 +58,8 @@ def learning_curve(
         raise UsageError(f"Unknown head {kind!r}. Use {', '.join(HEADS)}.{did_you_mean(kind, HEADS)}")
     progress, settings = Progress(quiet), DataSettings()
     dataset = scan(data)
+    if strict:
+        require_strictly(dataset, settings.max_pixels, progress)
     loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, weights, seed=seed)
     extraction = extract(dataset, loaded, exact=exact, device=device, max_pixels=settings.max_pixels, progress=progress)
     dataset = extraction.dataset

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.backbones import HANDMADE, default_preprocessing, full_name
-from transfer.dataset import Dataset, Source, Split, describe, draw_split, scan
+from transfer.dataset import Dataset, Source, Split, describe, draw_split, require_faultless, scan
 from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
@@ -21,6 +21,7 @@ def inspect(
     *,
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Look at a dataset before anything is trained: every image is decoded, nothing is written.
@@ -33,6 +34,8 @@ def inspect(
         With which ``plan`` says what `fit` would do.
     seed
         Of the split that would be drawn.
+    strict
+        Refuse a dataset with any fault, with a `DataError` that says all.
 
     Returns
     -------
@@ -45,6 +48,8 @@ def inspect(
     with Progress(quiet).task("Decoding every image", len(dataset)) as advance:
         decoded = decode_all(dataset, max_pixels, advance)
     dataset = dataset.without(decoded.unreadable)
+    if strict:
+        require_faultless(dataset)
     split = draw_split(dataset, seed=seed)
     plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
     described = describe(dataset, split)

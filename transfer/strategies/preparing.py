@@ -23,7 +23,7 @@ from transfer.dataset import (
     thin_out,
 )
 from transfer.errors import UsageError
-from transfer.features import FEATURES, Representation, extract
+from transfer.features import FEATURES, Representation, extract, require_strictly
 from transfer.progress import Progress
 from transfer.recipe import Recipe
 from transfer.runs import require_as_written, reserve
@@ -55,9 +55,9 @@ def prepare(
     folder = reserve(data, recipe.strategy, out, test=test)
     clock = Clock(recipe.train.minutes)
     with clock.time("scan"):
-        dataset = scan(data)
+        dataset = _scan(data, recipe, progress)
         if test is not None:
-            dataset = join_domains(dataset, scan(test, min_classes=1), few_target)
+            dataset = join_domains(dataset, _scan(test, recipe, progress, min_classes=1), few_target)
     if split is not None:
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
     with clock.time("load backbone"):
@@ -99,6 +99,13 @@ def prepare(
     # of a few images it would be the speed of starting
     speed = extraction.seconds_running / extraction.n_computed if extraction.n_computed >= _ENOUGH else 0.0
     return Job(recipe, dataset, parts, backbone, read, X, progress, clock, cut, speed, extraction, found), folder
+
+
+def _scan(data: Source, recipe: Recipe, progress: Progress, min_classes: int = 2) -> Dataset:
+    dataset = scan(data, min_classes=min_classes)
+    if recipe.data.strict:
+        require_strictly(dataset, recipe.data.max_pixels, progress)
+    return dataset
 
 
 def _load(recipe: Recipe) -> Backbone:
