@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -649,3 +650,20 @@ def test_too_many_rows_for_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("transfer.heads.pairs._MOST_ROWS", 100)
     with pytest.raises(UsageError, match="multiclass=rest"):
         fit_head("linear-svm", X, y, 3, multiclass="pairs")
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_classes", "expected"),
+    [("frozen", 10, 0), ("frozen", 1200, -4), ("logistic", 1200, -4), ("ridge", 1200, 0)],
+)
+def test_a_fixed_softmax_is_held_less_with_more_classes(kind: str, n_classes: int, expected: int) -> None:
+    from transfer.heads.grids import first_grid
+    from transfer.heads.rotation import rotate
+    from transfer.heads.strengths import at_half_decade
+    from transfer.heads.tasks import Task
+
+    y = np.arange(2 * n_classes) % n_classes
+    rotated = rotate(np.eye(2 * n_classes, 4, dtype=np.float32) + 1, np.ones(len(y)), "none")
+    task = Task(kind, rotated, y, n_classes, np.ones(len(y)), np.arange(len(y)), 0)
+    grid = first_grid(task, SimpleNamespace(is_val=False), None)
+    assert grid.strengths == [at_half_decade(task, expected)]

@@ -37,12 +37,23 @@ def first_grid(task: Task, judge: Judge, given: Sequence[float] | None) -> Grid:
     typical = int(np.median(groups_per_class(task.codes, task.groups)))
     if typical < _FEW_PER_CLASS and not judge.is_val:
         why = f"fixed: with about {typical} images per class a choice would pick noise"
-        return Grid([at_half_decade(task, 0)], only=why)
+        return Grid([at_half_decade(task, _fixed(task))], only=why)
     if task.kind == "ridge":
         return Grid(_half_decades(task, WEAKEST, STRONGEST))
     reach = _REACH[task.kind]
     centre = int(np.clip(_ridge_centre(task) + _OFFSET[task.kind], WEAKEST + reach, STRONGEST - reach))
     return Grid(_half_decades(task, centre - reach, centre + reach), centred=True)
+
+
+def _fixed(task: Task) -> int:
+    """Return the half-decade for where nothing is chosen: 0, and less for a softmax over more than ten classes.
+
+    Before it has learned anything, softmax curves by about 1/C in each class's scores, while one class against the rest
+    does not depend on C: with a thousand classes the same λ would hold them at zero.
+    """
+    if task.kind not in ("logistic", "frozen"):
+        return 0
+    return max(WEAKEST, -max(0, round(2 * np.log10(task.n_classes / 10))))
 
 
 def beyond(task: Task, tried: list[float], accuracy: np.ndarray) -> list[float]:
