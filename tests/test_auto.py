@@ -48,12 +48,11 @@ def reading(hits: str, first: int = 0) -> Reading:
 def test_the_size_says_what_is_worth_trying() -> None:
     settings = ChoiceSettings()
     labels = np.repeat([0, 1, 2], [4, 3, 9])
-    few = judge_size(labels, 3, 12, settings)
+    few = judge_size(labels, 3, settings)
     assert (few.per_class, few.least, few.column, few.is_few) == (4, 3, 2, True)
-    some = judge_size(np.repeat([0, 1], 20), 2, 10, settings)
+    some = judge_size(np.repeat([0, 1], 20), 2, settings)
     assert (some.column, some.is_few) == (2, False)
-    assert judge_size(np.repeat([0, 1], 20), 2, 9, settings).is_few  # nine to judge on tell nothing
-    many = judge_size(np.repeat([0, 1], 500), 2, 200, settings)
+    many = judge_size(np.repeat([0, 1], 500), 2, settings)
     assert (many.column, many.headroom) == (3, settings.headroom_bigger)
     assert "Column 3" in many.describe()[1]
 
@@ -219,7 +218,7 @@ def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path
         ("wise-ft", True),
     ]
     assert "val" not in run.metrics  # it was learned from
-    assert "nothing was chosen, and val was learned from" in run.info["head"]["rule"]
+    assert "Nothing was chosen, and val was learned from" in run.info["head"]["rule"]
 
 
 def test_of_a_handful_of_images_no_layers_are_trained(shapes: Path, weights: Path, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def _content(run: Record, name: str) -> dict[str, Any]:
         "info": info,
         "choice": run.choice,
         "readings": readings,
+        "chose_epoch": "val" in run.metrics and bool((info.get("training") or {}).get("best_epoch")),
         "test": run.metrics["test"],
         "trusted": run.metrics.get(run.metrics.get("trust", "")),
         "classes": per_class[:_MOST_CLASSES],

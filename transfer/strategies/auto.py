@@ -2,8 +2,8 @@
 
 First what the size says, then what linear heads on the frozen network show, then a race of deeper layers. A dearer way
 has to be better than the linear head by a standard error or a point, image by image on the same images, weighed with
-what is usual. Where too few images judge, nothing is chosen: the weights of both ways are averaged. Nothing of the test
-part takes part (`development`).
+what is usual. Where classes have too few images, nothing is chosen: the weights of both ways are averaged. Nothing of
+the test part takes part (`development`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def choose(job: Job) -> tuple[Job, Choice, list[Checkpoints]]:
     """Choose what is trained; return the job with it, why, and the checkpoints of trials, to be cleared at the end."""
     development = put_test_aside(job)
     say = job.progress.say
-    n_val = len(development.split.indices("val"))
-    prior = judge_size(development.dataset.labels, len(job.dataset.classes), n_val, job.recipe.choice)
+    prior = judge_size(development.dataset.labels, len(job.dataset.classes), job.recipe.choice)
     for line in prior.describe():
         say(line)
     is_chosen = not prior.is_few and job.dataset.domains is None
@@ -78,8 +77,10 @@ def _average(development: Development, prior: Prior) -> tuple[Race, str]:
     images do not tell which it is (`docs/choosing.md`).
     """
     recipe = development.recipe
-    n_val = "no" if not prior.n_val else f"{prior.n_val}"
-    noise = f"with {prior.per_class:g} images per class and {n_val} to judge on, any choice would pick noise"
+    noise = f"with {prior.per_class:g} images per class, any choice would pick noise"
+    if recipe.train.refit is False or recipe.train.start == "zero":
+        asked = "train.refit=false" if recipe.train.refit is False else "train.start=zero"
+        return Race([], Allowance(0.0)), f"{noise}, and {asked} does not go with averaging the ways"
     if prior.n_images < recipe.choice.least:
         return Race([], Allowance(0.0)), f"{noise}, and of {prior.n_images} images in all layers learn next to nothing"
     train = {**recipe.train.model_dump(), "keep": "last", "blend": 0.5, "refit": None, "patience": None}
@@ -124,9 +125,11 @@ def _record(winner: LinearArm | DeepArm, why: str, prior: Prior, evidence: Evide
     rows = [_linear_row(arm, winner, evidence) for arm in evidence.arms] + [_deep_row(arm, winner) for arm in race.arms]
     n_read = sum(row["n_judged"] > 0 for row in rows)
     best, curve, bound = evidence.best, evidence.curve, [*evidence.bound, *race.allowance.bound]
+    is_read = isinstance(winner, LinearArm) or winner.reading is not None
+    tried = f", of {n_read} way{'s' * (n_read != 1)} that {'were' if n_read != 1 else 'was'} tried" * is_read
     sentences = [
         f"{winner.name} was chosen for {prior.n_images} images of {prior.n_classes} classes ({prior.per_class:g} per "
-        f"class), of {n_read} way{'s' * (n_read != 1)} that {'were' if n_read != 1 else 'was'} tried: {why}.",
+        f"class){tried}: {why}.",
         f"The best linear head, {best.name}, gets {_score(best)} of the images right that it has not learned from.",
         *([_outlook(curve)] if curve is not None else []),
         *([f"Time bound the choice: {' '.join(bound)}"] if bound else []),

@@ -174,9 +174,10 @@ class Tuning:
     def last_head(self, outcome: Outcome) -> FittedHead:
         """Return the trained head of a training in which nothing was chosen, and nothing is left to calibrate it on."""
         share = self.job.recipe.train.blend
+        last = f"where training ended early: {outcome.stopped}" if outcome.stopped else "the last"
         blended = f", weights {share:g} of the way there from the solved head on the frozen network" * (share < 1)
         rule = (
-            f"Epoch {outcome.best_epoch}, the last{blended}: nothing was chosen, and val was learned from. Not "
+            f"Epoch {outcome.best_epoch}, {last}{blended}. Nothing was chosen, and val was learned from. Not "
             "calibrated: no image was left for it."
         )
         chosen: dict[str, float] = {"epoch": outcome.best_epoch}

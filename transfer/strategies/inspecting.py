@@ -67,8 +67,9 @@ def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
     }.get(recipe.strategy, f"{recipe.backbone} {made}")
+    learned, judging = (counts["train"], counts["val"]) if recipe.train.keep == "best" else (len(split.development), 0)
     return [
-        f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {counts['train']} images; "
-        f"{counts['val']} check it, {counts['test']} are reported on.",
-        *split.reason,
+        f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {learned} images; "
+        f"{judging} check it, {counts['test']} are reported on.",
+        *(split.reasons_of_parts if recipe.is_fine_tuning else split.reason),  # only heads are cross-validated
     ]

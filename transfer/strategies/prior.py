@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from transfer.recipe import ChoiceSettings
-from transfer.strategies.readings import FEWEST
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,6 @@ class Prior:
 
     n_images: int  # of train and val
     n_classes: int
-    n_val: int  # that judge
     per_class: float  # median
     least: int  # of the smallest class
     column: int  # of the lecture's slide: 2, a new last layer; 3, deeper layers too
@@ -31,7 +29,7 @@ class Prior:
             f"(the median; the smallest has {self.least})"
         )
         if self.is_few:
-            return [f"Size: {size}.", "Too few to choose anything on."]
+            return [f"Size: {size}.", "Too few per class to choose anything on."]
         if self.column == 2:
             worth = "small, so a linear head on the frozen network first; deeper layers where it leaves much to gain"
         else:
@@ -43,18 +41,17 @@ class Prior:
         return asdict(self)
 
 
-def judge_size(labels: np.ndarray, n_classes: int, n_val: int, settings: ChoiceSettings) -> Prior:
-    """Return what the labels of train and val say, and how many images are val."""
+def judge_size(labels: np.ndarray, n_classes: int, settings: ChoiceSettings) -> Prior:
+    """Return what the labels of train and val say."""
     counts = np.bincount(labels, minlength=n_classes)
     per_class = float(np.median(counts))
     is_bigger = len(labels) >= settings.bigger
     return Prior(
         n_images=len(labels),
         n_classes=n_classes,
-        n_val=n_val,
         per_class=per_class,
         least=int(counts.min()),
         column=3 if is_bigger else 2,
-        is_few=per_class < settings.few or n_val < FEWEST,
+        is_few=per_class < settings.few,
         headroom=settings.headroom_bigger if is_bigger else settings.headroom,
     )

@@ -22,7 +22,7 @@ from transfer.strategies.cutting import find_cut
 from transfer.strategies.development import Development, other_val
 from transfer.strategies.evidence import LinearArm, read_on_val
 from transfer.strategies.finetuning import Tuning
-from transfer.strategies.readings import Gap, Reading, gap
+from transfer.strategies.readings import FEWEST, Gap, Reading, gap
 from transfer.training import Checkpoints
 
 _ENOUGH = 400  # judged images, with which one trial is precise enough
@@ -119,8 +119,9 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
             arm.cut = find_cut(arm.recipe, development.backbone)
         except UsageError as error:
             arm.outcome = f"not offered: {error}"
-        if arm.recipe.train.keep == "best" and not len(development.split.indices("val")):
-            arm.outcome = "not offered: there are no validation images"
+        n_val = len(development.split.indices("val"))
+        if arm.recipe.train.keep == "best" and n_val < FEWEST:
+            arm.outcome = f"not offered: {n_val or 'no'} validation images are too few to judge on"
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
             arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
