@@ -26,6 +26,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack what a table shows, such as ±
     try:
         code = cli.main(prog_name="transfer", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can still be said that it failed
     except TransferError as error:
         code = _fail(str(error), error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -46,6 +48,10 @@ def main() -> None:
         if error.errno != errno.ENOSPC:
             raise
         what = error.filename or "what is printed"
+        if not error.filename:
+            from transfer.files import let_go_of_output  # not for `--help`
+
+            let_go_of_output()
         code = _fail(f"Disk full: {what} could not be written. Make room, and run the same command again.", 5)
     except MemoryError:
         code = _fail(_NO_MEMORY, 5)
