@@ -204,16 +204,19 @@ def test_with_many_images_only_the_last_layer_is_read(job: Job, monkeypatch: pyt
     assert [arm["name"] for arm in choice.arms][:2] == ["linear-svm", "frozen"]
 
 
-def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
-    run = transfer.fit(
-        shapes, settings=["data.per_class=3"], backbone="test_resnet", weights=str(weights), out=tmp_path / "run",
-        quiet=True,
-    )  # fmt: skip
+def fit_few(per_class: int, shapes: Path, weights: Path, tmp_path: Path) -> tuple[transfer.Run, Choice]:
+    options = {"backbone": "test_resnet", "weights": str(weights), "quiet": True}
+    run = transfer.fit(shapes, settings=[f"data.per_class={per_class}"], out=tmp_path / "run", **options)
     assert run.choice is not None
-    assert (run.choice.chosen, run.recipe.strategy) == ("wise-ft", "full")
+    return run, run.choice
+
+
+def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    run, choice = fit_few(3, shapes, weights, tmp_path)
+    assert (choice.chosen, run.recipe.strategy) == ("wise-ft", "full")
     assert (run.recipe.train.keep, run.recipe.train.blend) == ("last", 0.5)
-    assert "would pick noise" in run.choice.reason
-    assert [(arm["name"], arm["judged_on"] == "nothing") for arm in run.choice.arms] == [
+    assert "would pick noise" in choice.reason
+    assert [(arm["name"], arm["judged_on"] == "nothing") for arm in choice.arms] == [
         ("linear-svm", False),
         ("wise-ft", True),
     ]
@@ -222,13 +225,9 @@ def test_with_few_images_nothing_is_chosen(shapes: Path, weights: Path, tmp_path
 
 
 def test_of_a_handful_of_images_no_layers_are_trained(shapes: Path, weights: Path, tmp_path: Path) -> None:
-    run = transfer.fit(
-        shapes, settings=["data.per_class=2"], backbone="test_resnet", weights=str(weights), out=tmp_path / "run",
-        quiet=True,
-    )  # fmt: skip
-    assert run.choice is not None
-    assert run.choice.chosen == run.recipe.strategy == "linear-svm"
-    assert "learn next to nothing" in run.choice.reason
+    run, choice = fit_few(2, shapes, weights, tmp_path)
+    assert choice.chosen == run.recipe.strategy == "linear-svm"
+    assert "learn next to nothing" in choice.reason
 
 
 def test_without_a_race_what_is_left_to_gain_decides(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,10 +288,10 @@ def test_a_bigger_dataset_tries_the_cheaper_way_first(
 
     monkeypatch.setattr(race, "_try", read)
     monkeypatch.setattr(race.Race, "has_time_for", lambda entered, tried_arm: True)
-    recipe = job.recipe.model_copy(update={"choice": ChoiceSettings(bigger=bigger)})
-    development = put_test_aside(dataclasses.replace(job, recipe=recipe))
-    linear = LinearArm("linear-svm", recipe, reading("10" * 20), 0.0)
-    winner = race.run_race(development, linear).winner
+    development = put_test_aside(job)
+    prior = judge_size(development.dataset.labels, len(job.dataset.classes), ChoiceSettings(bigger=bigger))
+    linear = LinearArm("linear-svm", job.recipe, reading("10" * 20), 0.0)
+    winner = race.run_race(development, linear, is_bigger=prior.is_bigger).winner
     assert tried == expected
     assert (winner.name if winner else None) == ("full" if gained else None)
 

@@ -17,9 +17,9 @@ def silent(line: str) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where claims on `ABOUT` lie beside."""
+    """Where claims on `ABOUT`, of no images, lie beside."""
     (tmp_path / "activations").mkdir()
-    return claims.place_of("activations", ABOUT, tmp_path)
+    return claims.place_of("activations", {**ABOUT, "images": []}, tmp_path)
 
 
 def marks(place: Path) -> list[Path]:
@@ -33,7 +33,7 @@ def foreign(place: Path) -> Path:
 
 
 def take(place: Path, look: Callable[[], object] = lambda: None, say: Callable[[str], None] = silent):
-    return claim("activations", ABOUT, place.parents[1], look, say)
+    return claim("activations", ABOUT, place.parents[1], [], look, say)
 
 
 def test_a_claim_is_there_while_the_work_lasts_and_gone_after_an_error(place: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_claim_of_a_dead_one_that_had_our_number_is_nobodys(place: Path) -> No
 
 
 def test_where_no_claim_can_be_written_the_work_goes_on(tmp_path: Path) -> None:
-    with claim("activations", ABOUT, tmp_path / "nothing", lambda: None, silent) as found:
+    with claim("activations", ABOUT, tmp_path / "nothing", [], lambda: None, silent) as found:
         assert found is None
 
 

@@ -78,13 +78,17 @@ def test_scores_of_ten_thousand_classes_need_no_matrix() -> None:
     ]
 
 
-@pytest.mark.slow
-def test_sixty_classes_are_reported_by_their_confusions_without_a_matrix(weights: Path, tmp_path: Path) -> None:
-    fill(tmp_path / "data", {f"class {c:02}": 4 for c in range(60)})
+def fit_and_report(counts: dict[str, int], weights: Path, tmp_path: Path) -> tuple[library.Run, str]:
+    fill(tmp_path / "data", counts)
     run = library.fit(
         tmp_path / "data", "ridge", out=tmp_path / "run", backbone="test_resnet", weights=str(weights), quiet=True
     )
-    page = run.report.path.read_text(encoding="utf-8")
+    return run, run.report.path.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_sixty_classes_are_reported_by_their_confusions_without_a_matrix(weights: Path, tmp_path: Path) -> None:
+    run, page = fit_and_report({f"class {c:02}": 4 for c in range(60)}, weights, tmp_path)
     assert len(run.metrics["test"]["per_class"]) == 60
     assert "class 59" in page
     assert len(page) < 3e6
@@ -92,11 +96,7 @@ def test_sixty_classes_are_reported_by_their_confusions_without_a_matrix(weights
 
 @pytest.mark.slow
 def test_twelve_hundred_classes_are_fitted_reported_and_predicted(weights: Path, tmp_path: Path) -> None:
-    fill(tmp_path / "data", {f"class {c:04}": 3 for c in range(1200)})
-    run = library.fit(
-        tmp_path / "data", "ridge", out=tmp_path / "run", backbone="test_resnet", weights=str(weights), quiet=True
-    )
-    page = run.report.path.read_text(encoding="utf-8")
+    run, page = fit_and_report({f"class {c:04}": 3 for c in range(1200)}, weights, tmp_path)
     assert len(page) < 3e6
     assert "class 1199" in page
     assert "<th" in page

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ def claim(
     name: str,
     about: dict[str, Any],
     folder: Path | None,
+    contents: Iterable[str],
     look: Callable[[], T | None],
     say: Callable[[str], None],
 ) -> Iterator[T | None]:
@@ -46,12 +47,18 @@ def claim(
     ----------
     name, about, folder
         Of what is computed, as for opening a cache. More may be under one claim than lies in one folder.
+    contents
+        Of the images. A claim is for these: who wants others is not held up by them, at the price of computing twice
+        what both have.
     look
         Called again whenever another process may have written.
     """
-    watch = _Watch(place_of(name, about, folder), say)
     mark: Path | None = None
     found = look()
+    if found is not None:  # the usual case
+        yield found
+        return
+    watch = _Watch(place_of(name, {**about, "images": sorted(set(contents))}, folder), say)
     try:
         while found is None:
             mark = _make(watch.place)

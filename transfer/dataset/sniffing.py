@@ -6,7 +6,7 @@ import re
 
 from transfer.dataset.names import extension
 from transfer.images.foreign import SIGNATURES, is_raw
-from transfer.images.formats import has_heic, is_heic, iso_brands
+from transfer.images.formats import has_heic, is_avif, is_heic
 
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -67,7 +67,7 @@ def sniff_file(path: str, head: bytes) -> str | None:
 
 
 def _sniff_iso_media(head: bytes) -> str:
-    if iso_brands(head) & {b"avif", b"avis"}:
+    if is_avif(head):
         return "AVIF"
     if is_heic(head):
         return "HEIC"

@@ -201,9 +201,8 @@ def extract(
                 return job
         return None
 
-    # one claim for all taps, views and types: whoever waits must not choose another type meanwhile. It is for these
-    # images: who wants others is not held up by them, at the price of computing twice what both have
-    with claim(ACTIVATIONS, {**about, "images": sorted(set(dataset.hashes))}, cache, look, progress.say) as complete:
+    # one claim for all taps, views and types: whoever waits must not choose another type meanwhile
+    with claim(ACTIVATIONS, about, cache, dataset.hashes, look, progress.say) as complete:
         if complete:
             return complete
         together = {"taps": taps, "views": [view.to_dict() for view in views]}

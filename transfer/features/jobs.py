@@ -31,24 +31,20 @@ class Job:
         """What a shard says of the job that its rows are of."""
         return json.dumps({"mark": self.mark, "n_images": len(self.positions), "plan": dataclasses.asdict(self.plan)})
 
-    def batches(self, missing: Iterable[int], n_views: int) -> list[list[int]]:
+    def batches(self, missing: Iterable[int], n_views: int) -> list[Sequence[int]]:
         """Cut the job into batches and return those that are missing.
 
         Where only a part of one is missing (images that could not be read, or that others have computed), that part
         shares new batches with other such parts.
         """
-        left, size = set(missing), self.plan.images_per_batch(n_views)
-        whole = [batch for batch in _cut(self.positions, size) if left.issuperset(batch)]
-        return whole + _cut(sorted(left.difference(*whole)), size)
+        left = set(missing)
+        whole = [batch for batch in self.plan.cut(self.positions, n_views) if left.issuperset(batch)]
+        return whole + self.plan.cut(sorted(left.difference(*whole)), n_views)
 
     def has_whole_batch(self, missing: Iterable[int], n_views: int) -> bool:
         """Tell whether a whole batch is missing; a part of one is no sign that the job was cut off."""
-        left, size = set(missing), self.plan.images_per_batch(n_views)
-        return any(left.issuperset(batch) for batch in _cut(self.positions, size))
-
-
-def _cut(positions: list[int], size: int) -> list[list[int]]:
-    return [positions[start : start + size] for start in range(0, len(positions), size)]
+        left = set(missing)
+        return any(left.issuperset(batch) for batch in self.plan.cut(self.positions, n_views))
 
 
 def new_job(positions: Sequence[int], contents: Sequence[str], plan: Plan, about: dict[str, Any]) -> Job:

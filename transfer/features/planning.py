@@ -32,9 +32,10 @@ class Plan:
     n_workers: int  # threads that decode and, on a CPU, run the network, each on a batch of its own
     n_threads: int  # of torch's in each of them
 
-    def images_per_batch(self, n_views: int) -> int:
-        """Return how many images are run together, so that their views fill whole batches."""
-        return self.batch_size // math.gcd(self.batch_size, n_views)
+    def cut(self, positions: Sequence[int], n_views: int) -> list[Sequence[int]]:
+        """Cut positions of images into those that are run together, so that their views fill whole batches."""
+        size = self.batch_size // math.gcd(self.batch_size, n_views)
+        return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
 Settings = dict[str, Any]

@@ -99,7 +99,9 @@ class Runner:
 
     def run(self, positions: Sequence[int] | None = None) -> Iterator[Rows]:
         """Yield the rows batch by batch, in order, of the sources at `positions` or of all."""
-        yield from self.run_batches(self._cut(self.plan, range(len(self.sources)) if positions is None else positions))
+        yield from self.run_batches(
+            self.plan.cut(range(len(self.sources)) if positions is None else positions, len(self.views))
+        )
 
     def run_batches(self, batches: Sequence[Sequence[int]]) -> Iterator[Rows]:
         """Yield the rows of each batch of positions, of which none may be larger than the plan's.
@@ -162,10 +164,6 @@ class Runner:
     def _load_and_forward(self, plan: Plan, positions: Sequence[int]) -> Rows:
         return self.forward(plan, self.load(plan, positions))
 
-    def _cut(self, plan: Plan, positions: Sequence[int]) -> list[Sequence[int]]:
-        n_images = plan.images_per_batch(len(self.views))
-        return [positions[start : start + n_images] for start in range(0, len(positions), n_images)]
-
     def _run(self, plan: Plan, batches: Sequence[Sequence[int]]) -> Iterator[Rows]:
         self._network(plan)  # built by one thread
         on_cpu = self.device.type == "cpu"
@@ -218,9 +216,9 @@ class Runner:
         n_workers = plan.n_workers if self.device.type == "cpu" else 1
         first = [i % len(self.sources) for i in range(n_workers * plan.batch_size)]
         try:
-            list(self._run(plan, self._cut(plan, first)))  # builds the network and fills its memory
+            list(self._run(plan, plan.cut(first, len(self.views))))  # builds the network and fills its memory
             started = time.perf_counter()
-            list(self._run(plan, self._cut(plan, first * _TIMED_BATCHES)))
+            list(self._run(plan, plan.cut(first * _TIMED_BATCHES, len(self.views))))
             return len(first) * _TIMED_BATCHES / (time.perf_counter() - started)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()

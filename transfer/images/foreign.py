@@ -10,7 +10,7 @@ import codecs
 import os
 import re
 
-from transfer.images.formats import HEIC_ADVICE, has_heic, is_heic, iso_brands, openers
+from transfer.images.formats import HEIC_ADVICE, has_heic, is_avif, is_heic, openers
 
 #: First bytes of formats that are recognised and not decoded.
 SIGNATURES = {
@@ -49,7 +49,7 @@ def is_raw(path: str | os.PathLike[str], head: bytes) -> bool:
 
 
 def _describe_container(head: bytes) -> str | None:
-    if iso_brands(head) & {b"avif", b"avis"}:
+    if is_avif(head):
         return None if "AVIF" in openers() else "unsupported format (AVIF: needs Pillow 11.3)"
     if is_heic(head):
         return None if has_heic() else f"HEIC: {HEIC_ADVICE}"

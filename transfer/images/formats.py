@@ -41,11 +41,15 @@ def identify(head: bytes) -> tuple[str, Callable[..., Any]] | None:
 
 def is_heic(head: bytes) -> bool:
     """Say whether a file with these first bytes is a HEIC, as phones take photographs."""
-    brands = iso_brands(head)
-    return bool(brands & _HEIC_BRANDS) and not brands & {b"avif", b"avis"}  # both list mif1
+    return bool(_iso_brands(head) & _HEIC_BRANDS) and not is_avif(head)  # both list mif1
 
 
-def iso_brands(head: bytes) -> set[bytes]:
+def is_avif(head: bytes) -> bool:
+    """Say whether a file with these first bytes is an AVIF."""
+    return bool(_iso_brands(head) & {b"avif", b"avis"})
+
+
+def _iso_brands(head: bytes) -> set[bytes]:
     """Return what a file of the ISO family (HEIC, AVIF, MP4) with these first bytes claims to be; else nothing."""
     if head[4:8] != b"ftyp":
         return set()

@@ -13,7 +13,7 @@ from transfer.errors import ArtefactError
 from transfer.images import MAX_PIXELS
 from transfer.likeness import NEAR
 from transfer.metrics import calibration_error, wilson
-from transfer.recipe import dump_recipe
+from transfer.recipe import FINE_TUNING, dump_recipe
 from transfer.report import figures
 from transfer.report.confusions import MOST_CLASSES, matrix_rows, top_confusions
 from transfer.report.files import file_of
@@ -59,6 +59,7 @@ def render_page(run: Record, findings: Findings, predictions: Sequence[Predictio
 def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Return what the template shows of the run's tables; a section without data is None or empty."""
     test, parts = run.metrics["test"], read_parts(run.path / "split.csv")
+    arms = run.choice.arms if run.choice else []
     history = read_history(run.path / "history.csv")
     data = run.info["data"]
     is_matrix = len(run.classes) <= MOST_CLASSES
@@ -72,7 +73,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "parts_in_words": ", ".join(f"{parts.n[p]:,} {p}" for p in ("train", "val", "test") if p in parts.n),
         "seconds": sum(run.info["seconds"].values()),
         "choice": run.choice,
-        "is_flattered": run.choice is not None and any("flatters" in arm["judged_on"] for arm in run.choice.arms),
+        "is_flattered": any(arm["n_judged"] and arm["recipe"] in FINE_TUNING for arm in arms),
         "arms_figure": _arms_figure(run),
         "training_figures": _training_figures(history, (run.info.get("training") or {}).get("best_epoch")),
         "per_class": _worst_first(test["per_class"]),

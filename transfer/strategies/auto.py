@@ -13,6 +13,7 @@ from typing import Any
 
 from transfer.choice import Choice
 from transfer.curves import LearningCurve
+from transfer.recipe import load_recipe
 from transfer.strategies.allowance import Allowance
 from transfer.strategies.development import Development, put_test_aside
 from transfer.strategies.evidence import FIRST, Evidence, LinearArm, gather
@@ -22,7 +23,7 @@ from transfer.strategies.race import DeepArm, Race, enter, offer, run_race
 from transfer.strategies.readings import Gap, Reading
 from transfer.training import Checkpoints
 
-_HALF_WAY = "wise-ft"  # Wortsman et al., CVPR 2022, whose advice half the way is where nothing is known
+_HALF_WAY = "wise-ft"  # the recipe that says how far
 
 
 def choose(job: Job) -> tuple[Job, Choice, list[Checkpoints]]:
@@ -55,7 +56,7 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
         most = f"{evidence.most_headroom:.1%} at most by a 95 % interval"
         return nobody, f"it gets {headroom:.1%} wrong, {most}, which leaves too little to gain by training layers"
     if settings.race:
-        race = run_race(development, evidence.best)
+        race = run_race(development, evidence.best, is_bigger=prior.is_bigger)
         return race, _why_of_race(race)
     least = {"partial": settings.partial_headroom, "full": settings.full_headroom}
     race = enter(development, offer(development.recipe))
@@ -83,7 +84,8 @@ def _average(development: Development, prior: Prior) -> tuple[Race, str]:
         return Race([], Allowance(0.0)), f"{noise}, and {asked} does not go with averaging the ways"
     if prior.n_images < recipe.choice.least:
         return Race([], Allowance(0.0)), f"{noise}, and of {prior.n_images} images in all layers learn next to nothing"
-    train = {**recipe.train.model_dump(), "keep": "last", "blend": 0.5, "refit": None, "patience": None}
+    half_way = load_recipe(_HALF_WAY).train.model_dump(include={"keep", "blend", "refit", "patience"})
+    train = {**recipe.train.model_dump(), **half_way}
     arm = DeepArm(_HALF_WAY, recipe.with_strategy("full", train=train))
     race = enter(development, [arm])
     if not arm.outcome and race.has_time_for(arm):

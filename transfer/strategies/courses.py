@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from transfer import cuts, machine
+from transfer.dataset import Split
 from transfer.files import cache_folder, existing_folder, folder_bytes, readable_bytes
+from transfer.recipe import Recipe
 from transfer.strategies.cutting import cut_shape
 from transfer.strategies.jobs import Job
 from transfer.strategies.looking import measure_network, pixels_of
@@ -89,7 +91,8 @@ def find_costs(job: Job, at: str) -> Costs:
     if not network and math.isfinite(job.clock.deadline):
         network = measure_network(job)
     if at == cuts.PIXELS:
-        cost = measure_pixels(pixels_of(job, job.dataset.subset(learned_from(job)), job.recipe.train.augment))
+        part = job.dataset.subset(learned_from(job.recipe, job.split))
+        cost = measure_pixels(pixels_of(job, part, job.recipe.train.augment))
         return Costs(cost.n_bytes, cost.seconds / machine.count_cores(), network)
     return Costs((4 if job.recipe.exact else 2) * math.prod(cut_shape(job.backbone, at)), network, network)
 
@@ -159,14 +162,14 @@ def usual_seconds(job: Job, course: Course, costs: Costs) -> float:
     return views + usual_epochs(job) * _epoch_seconds(job, course, costs)
 
 
-def learned_from(job: Job) -> np.ndarray:
+def learned_from(recipe: Recipe, split: Split) -> np.ndarray:
     """Return the images that training learns from: those of val too where they judge nothing."""
-    return job.split.development if job.recipe.train.keep == "last" else job.split.indices("train")
+    return split.development if recipe.train.keep == "last" else split.indices("train")
 
 
 def _n_images(job: Job) -> tuple[int, int]:
     """Return how many images are learned from, and how many judge."""
-    n_learned = len(learned_from(job))
+    n_learned = len(learned_from(job.recipe, job.split))
     return n_learned, len(job.split.development) - n_learned
 
 

@@ -140,7 +140,7 @@ class Tuning:
             self.job.progress.say("No checkpoint of this very training: starting anew.")
         for line in describe_course(self.job, self.trainee, self.course, self._costs):
             self.job.progress.say(line)
-        images = learned_from(self.job)
+        images = learned_from(self.job.recipe, self.job.split)
         with self.job.clock.time("views"):
             examples = self._looks.training(images)
             val = self._looks.validation() if self.job.recipe.train.keep == "best" else None

@@ -11,6 +11,7 @@ from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
+from transfer.strategies.courses import learned_from
 from transfer.strategies.protocols import describe_protocol, seen_as
 from transfer.strategies.tapping import SEARCH
 
@@ -59,7 +60,6 @@ def inspect(
 
 def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
     """Say in a few lines what `fit` will do with this dataset."""
-    counts = {part: len(split.indices(part)) for part in ("train", "val", "test")}
     read = "the layers that a search finds" if recipe.taps == (SEARCH,) else " and ".join(map(repr, recipe.taps))
     made = "made by hand" if recipe.backbone in HANDMADE else f"frozen up to {read}"
     what = {
@@ -67,9 +67,9 @@ def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
         "partial": f"{recipe.backbone} frozen up to {recipe.cut or 'its last two stages'!r}, the rest trained",
         "full": f"all of {recipe.backbone} trained",
     }.get(recipe.strategy, f"{recipe.backbone} {made}")
-    learned, judging = (counts["train"], counts["val"]) if recipe.train.keep == "best" else (len(split.development), 0)
+    n_learned = len(learned_from(recipe, split))
     return [
-        f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {learned} images; "
-        f"{judging} check it, {counts['test']} are reported on.",
+        f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {n_learned} images; "
+        f"{len(split.development) - n_learned} check it, {len(split.indices('test'))} are reported on.",
         *(split.reasons_of_parts if recipe.is_fine_tuning else split.reason),  # only heads are cross-validated
     ]

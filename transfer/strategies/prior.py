@@ -22,6 +22,11 @@ class Prior:
     is_few: bool  # too few to choose anything on them
     headroom: float  # share that a linear head must get wrong for a race to be worth its time
 
+    @property
+    def is_bigger(self) -> bool:
+        """Whether it is the bigger dataset of the lecture's slide."""
+        return self.column == 3
+
     def describe(self) -> list[str]:
         """Say it in a few lines."""
         size = (
@@ -30,7 +35,7 @@ class Prior:
         )
         if self.is_few:
             return [f"Size: {size}.", "Too few per class to choose anything on."]
-        if self.column == 2:
+        if not self.is_bigger:
             worth = "small, so a linear head on the frozen network first; deeper layers where it leaves much to gain"
         else:
             worth = "bigger, so deeper layers are likely to pay; a linear head first, to compare them with"

@@ -114,12 +114,12 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
     """
     machine.keep_memory()
     seconds_per_image, is_refitted = 0.0, False
+    n_val = len(development.split.indices("val"))
     for arm in arms:
         try:
             arm.cut = find_cut(arm.recipe, development.backbone)
         except UsageError as error:
             arm.outcome = f"not offered: {error}"
-        n_val = len(development.split.indices("val"))
         if arm.recipe.train.keep == "best" and n_val < FEWEST:
             arm.outcome = f"not offered: {n_val or 'no'} validation images are too few to judge on"
         if not arm.outcome:
@@ -134,18 +134,19 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
     return Race(arms, allowance)
 
 
-def run_race(development: Development, linear: LinearArm) -> Race:
+def run_race(development: Development, linear: LinearArm, *, is_bigger: bool) -> Race:
     """Try all layers; of a bigger dataset the last two stages first, and all layers where they gain something.
 
     Parameters
     ----------
     linear
         The best of the linear arms.
+    is_bigger
+        The dataset is a bigger one, on which all layers take long.
     """
     race = enter(development, offer(development.recipe))
     partial, full = race.arms
     usual = _USUAL_SHARE * (1 - linear.reading.accuracy)
-    is_bigger = len(development.dataset) >= development.recipe.choice.bigger
     for arm in (partial, full) if is_bigger else (full, partial):
         arm.prior = Gap(usual, usual)
         if arm.outcome:

@@ -127,8 +127,7 @@ def keep_pixels(pixels: DecodedPixels, label: str, progress: Progress) -> KeptPi
         cache.refresh()
         return None if cache.missing(pixels.contents) else kept
 
-    about = {**pixels.about(), "images": sorted(set(pixels.contents))}
-    with claim(PIXELS, about, None, look, progress.say) as complete:
+    with claim(PIXELS, pixels.about(), None, pixels.contents, look, progress.say) as complete:
         if not complete:
             missing = cache.missing(pixels.contents)
             require_space(cache.folder, int(measure_pixels(pixels).n_bytes * len(missing)))
