@@ -343,6 +343,22 @@ def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded(
     assert entered.has_time_for(begun)
 
 
+@pytest.mark.parametrize(
+    ("left", "full", "expected", "bound"),
+    [
+        (200.0, 100.0, True, False),  # another trial of 20 s, and all layers after it
+        (110.0, 100.0, False, False),  # all layers would be left out: they come first
+        (110.0, 400.0, True, False),  # they are left out anyway
+        (60.0, 400.0, False, True),  # too little for another trial and half of the whole of it
+    ],
+)
+def test_another_trial_takes_no_time_from_all_layers(left: float, full: float, expected: bool, bound: bool) -> None:
+    partial = DeepArm("partial", load_recipe("partial"), seconds=20.0, n_trials=1, predicted_seconds=100.0)
+    entered = Race([partial, DeepArm("full", load_recipe("full"), predicted_seconds=full)], Allowance(left))
+    assert entered.has_time_for_more(partial) == expected
+    assert bool(entered.allowance.bound) == bound
+
+
 def test_where_the_user_gave_a_time_a_training_may_be_shorter() -> None:
     assert Allowance(300.0, is_asked=True).suffices(590.0)
     assert not Allowance(300.0, is_asked=True).suffices(610.0)

@@ -95,8 +95,15 @@ class Race:
         return False
 
     def has_time_for_more(self, arm: DeepArm) -> bool:
-        """Whether an arm can have another trial, and then still be trained on train and val together."""
-        if arm.seconds / arm.n_trials + arm.predicted_seconds / 2 < self.allowance.left:
+        """Whether an arm can have another trial, and then still be trained on train and val together.
+
+        A bigger arm, for which there is time, comes first: it would gain more than another reading of this one tells.
+        """
+        trial = arm.seconds / arm.n_trials
+        for bigger in self.arms[self.arms.index(arm) + 1 :]:
+            if not bigger.outcome and self.allowance.suffices(bigger.predicted_seconds):
+                return self.allowance.suffices(trial + bigger.predicted_seconds)
+        if trial + arm.predicted_seconds / 2 < self.allowance.left:
             return True
         self.allowance.bound.append(f"{arm.name} had {arm.n_trials} of {_MOST_TRIALS} trials.")
         return False
