@@ -99,7 +99,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         As in a recipe's `head`.
     cut, train
         For ``partial`` and ``full``: the layer right of which all are trained, and changes to a recipe's `train`, such
-        as ``{"epochs": 5}``.
+        as ``{"epochs": 5}``. After ``{"keep": "last"}`` no image is left to calibrate the probabilities on.
     random_state
         Seed of every draw.
 

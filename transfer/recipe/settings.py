@@ -124,6 +124,11 @@ class TrainSettings(_Settings):
     augment: Literal["none", "light", "standard", "strong"] = "standard"
     views: int | None = Field(None, ge=0)  # random views of each image that are cached; 0: live; None: by disk and time
 
+    @property
+    def learns_from_val(self) -> bool:
+        """Whether val judges nothing, and is learned from at once."""
+        return self.keep == "last"
+
 
 class ChoiceSettings(_Settings):
     """How `auto` chooses what is trained."""
@@ -205,11 +210,11 @@ class Recipe(_Settings):
             yield f"tap={list(self.taps)} should name layers, each once"
         if clash := find_clash(self.strategy, **{key: getattr(self.head, key) for key in PLAIN_HEAD}):
             yield clash
-        if self.train.keep == "last" and (self.train.refit is not None or self.train.patience is not None):
+        if self.train.learns_from_val and (self.train.refit is not None or self.train.patience is not None):
             yield "train.keep=last trains on val too, and nothing is judged: leave out train.refit and train.patience"
-        if self.is_auto and self.train.keep == "last":
+        if self.is_auto and self.train.learns_from_val:
             yield "auto compares ways of training on val: leave out train.keep, or name a recipe"
-        if self.train.keep == "best" and self.train.blend < 1:
+        if not self.train.learns_from_val and self.train.blend < 1:
             yield "train.blend goes with train.keep=last: otherwise val would judge other weights than are kept"
         if self.strategy == "knn" and self.head.scaling not in ("auto", "none"):
             yield "head.scaling has no effect on knn, which compares directions: leave it out"

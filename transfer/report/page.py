@@ -92,7 +92,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "command": command(run),
         "recipe": [display(line) for line in dump_recipe(run.recipe).splitlines()],
         "starts_solved": run.recipe.train.start == "solved",
-        "keeps_last": run.recipe.train.keep == "last",
+        "keeps_last": run.recipe.train.learns_from_val,
         "blend": run.recipe.train.blend,
         "is_calibrated": "Not calibrated" not in run.info["head"]["rule"],
     }

@@ -86,6 +86,8 @@ def _average(development: Development, prior: Prior) -> tuple[Race, str]:
         return Race([], Allowance(0.0)), f"{noise}, and of {prior.n_images} images in all layers learn next to nothing"
     half_way = load_recipe(_HALF_WAY).train.model_dump(include={"keep", "blend", "refit", "patience"})
     train = {**recipe.train.model_dump(), **half_way}
+    if recipe.train.patience is not None:
+        development.progress.say("train.patience has no effect here: nothing is judged that could end the training.")
     arm = DeepArm(_HALF_WAY, recipe.with_strategy("full", train=train))
     race = enter(development, [arm])
     if not arm.outcome and race.has_time_for(arm):

@@ -164,7 +164,7 @@ def usual_seconds(job: Job, course: Course, costs: Costs) -> float:
 
 def learned_from(recipe: Recipe, split: Split) -> np.ndarray:
     """Return the images that training learns from: those of val too where they judge nothing."""
-    return split.development if recipe.train.keep == "last" else split.indices("train")
+    return split.development if recipe.train.learns_from_val else split.indices("train")
 
 
 def _n_images(job: Job) -> tuple[int, int]:

@@ -63,13 +63,13 @@ def fine_tune(job: Job) -> Trained:
     DataError
         There are no validation images to choose an epoch on.
     """
-    keeps_last = job.recipe.train.keep == "last"
-    if not keeps_last and not len(job.split.indices("val")):
+    learns_from_val = job.recipe.train.learns_from_val
+    if not learns_from_val and not len(job.split.indices("val")):
         raise DataError("Fine-tuning chooses its epoch on validation images, and there are none. Give it a val part.")
     machine.keep_memory()
     tuning = Tuning(job)
     outcome = tuning.run()
-    if keeps_last:
+    if learns_from_val:
         backbone = tuning.backbone()
         rows, computed_in = _features(job, backbone, job.split.indices("test"), "Features of test")
         trained = Trained(backbone, tuning.last_head(outcome), rows, {}, None, computed_in)
@@ -143,7 +143,7 @@ class Tuning:
         images = learned_from(self.job.recipe, self.job.split)
         with self.job.clock.time("views"):
             examples = self._looks.training(images)
-            val = self._looks.validation() if self.job.recipe.train.keep == "best" else None
+            val = None if self.job.recipe.train.learns_from_val else self._looks.validation()
         with open_log(self.job.log, self.job.log_folder) as after_epoch:
             settings = self.course.settings(self.job)
             outcome = self._train("training", images, examples, val, settings, self.checkpoints, after_epoch)

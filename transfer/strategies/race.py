@@ -127,7 +127,7 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
             arm.cut = find_cut(arm.recipe, development.backbone)
         except UsageError as error:
             arm.outcome = f"not offered: {error}"
-        if arm.recipe.train.keep == "best" and n_val < FEWEST:
+        if not arm.recipe.train.learns_from_val and n_val < FEWEST:
             arm.outcome = f"not offered: {n_val or 'no'} validation images are too few to judge on"
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
