@@ -180,6 +180,41 @@ def test_a_blend_lies_between_the_solved_head_and_the_last_epoch(
         torch.testing.assert_close(blended[name], start[name] + 0.25 * (end[name] - start[name]))
 
 
+def test_val_chooses_the_blend_with_the_least_log_loss(
+    shapes: Path, tiny: dict, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = (1.0, 0.75, 0.5)
+    seen: dict[float, float] = {}
+    measure = finetuning.metrics.log_loss
+
+    def watched(probabilities: np.ndarray, labels: np.ndarray) -> float:
+        if len(seen) == len(offered):  # that of the run's scores
+            return measure(probabilities, labels)
+        share = offered[len(seen)]
+        seen[share] = measure(probabilities, labels) if chosen is None else float(share != chosen)
+        return seen[share]
+
+    def fit(name: str, *settings: str):
+        seen.clear()
+        return transfer.fit(shapes, "full", out=tmp_path / name, settings=[*QUICK, *settings], report=False, **tiny)
+
+    monkeypatch.setattr(finetuning.metrics, "log_loss", watched)
+    chosen = None
+    run = fit("own", "train.blend=val")
+    assert len(seen) == 3
+    assert run.info["training"]["blend"] == min(offered, key=seen.get)
+    assert f"Weights {run.info['training']['blend']:g} of the way" in run.info["head"]["rule"]
+    assert "lie" in transfer.write_report(run, tmp_path / "page.html").path.read_text()
+
+    start, tensors = load_file(weights), {}
+    for chosen in (1.0, 0.5):
+        half = fit(f"{chosen}", "train.blend=val", "train.refit=false")
+        tensors[chosen] = load_file(half.path / "model.safetensors")
+    for name in start.keys() & tensors[1.0].keys():
+        if start[name].is_floating_point():
+            torch.testing.assert_close(tensors[0.5][name], (start[name] + tensors[1.0][name]) / 2)
+
+
 def test_without_time_for_it_nothing_is_trained_again(
     shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -290,7 +325,9 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
     refused(UsageError, "`full` cuts at the pixels", "full", "cut=layer2")
     refused(UsageError, "leave out tap and features", "partial", "tap=layer2")
     refused(UsageError, "head.multiclass", "partial", "head.multiclass=pairs")
-    refused(UsageError, "train.blend goes with train.keep=last", "full", "train.blend=0.5")
+    refused(UsageError, "train.blend=NUMBER goes with train.keep=last", "full", "train.blend=0.5")
+    refused(UsageError, "train.blend.* should be less than or equal to 1", "full", "train.blend=2")
+    refused(UsageError, "val cannot choose train.blend", "full", "train.keep=last", "train.blend=val")
     refused(UsageError, "leave out train.refit and train.patience", "full", "train.keep=last", "train.patience=3")
     refused(UsageError, "CutMix needs maps", "partial", "train.cutmix=1", "backbone=test_vit", "weights=random")
     refused(UsageError, "goes with --recipe partial", "linear-svm", "cut=layer2")

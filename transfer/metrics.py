@@ -68,7 +68,7 @@ def evaluate(
         "balanced_accuracy_interval": balanced_interval,
         "macro_f1": float(macro_f1),
         "macro_f1_interval": macro_f1_interval,
-        "log_loss": _log_loss(probabilities, labels),
+        "log_loss": log_loss(probabilities, labels),
         "brier": _brier(probabilities, labels),
         "calibration_error": calibration_error(probabilities.max(axis=1), predicted == labels),
         "per_class": _per_class(n_hits, n_true, n_predicted, classes, confidence),
@@ -234,7 +234,8 @@ def _per_class(
     return rows
 
 
-def _log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of -log of what probabilities (n, C) give to labels (n,), natural logarithm."""
     of_label = probabilities[np.arange(len(labels)), labels]
     # A probability of 0 for what then happens would be an infinite loss, which JSON lacks
     return float(-np.log(np.clip(of_label, 1e-15, 1.0)).mean())

@@ -94,6 +94,16 @@ class HeadSettings(_Settings):
     refit: bool = True  # after scoring on val, choose and fit once more on train and val together
 
 
+def _form_of_blend(value: Any) -> str:
+    return "val" if isinstance(value, str) else "number"
+
+
+Blend = Annotated[
+    Annotated[float, Field(gt=0, le=1), Tag("number")] | Annotated[Literal["val"], Tag("val")],
+    Discriminator(_form_of_blend),
+]
+
+
 class TrainSettings(_Settings):
     """How layers are trained, for the strategies `partial` and `full`."""
 
@@ -103,7 +113,7 @@ class TrainSettings(_Settings):
     refit: bool | None = None  # after val has chosen the epoch, train again on train and val; None: if they are few
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
     keep: Literal["best", "last"] = "best"  # the epoch that val finds best; or the last, after training on val too
-    blend: float = Field(1.0, gt=0, le=1)  # of the way from the start to the last epoch's weights, where they are kept
+    blend: Blend = 1.0  # of the way from the start to the epoch that is kept; val: val chooses among half and more
     batch_size: int = Field(32, ge=1)
     start: Literal["solved", "zero"] = "solved"  # the head's weights: the linear classifier's, or zeros
     frozen_epochs: int = Field(0, ge=0)  # the first epochs train the head alone
@@ -141,6 +151,7 @@ class ChoiceSettings(_Settings):
     headroom_bigger: float = Field(0.01, ge=0, le=1)  # the same of a bigger dataset, which tells smaller gains
     partial_headroom: float = Field(0.05, ge=0, le=1)  # without a race: from here on the last two stages are trained
     full_headroom: float = Field(0.1, ge=0, le=1)  # without a race: from here on every layer is
+    blend: bool = True  # of layers that are trained, val chooses how far of the way from the start (train.blend=val)
 
 
 class Recipe(_Settings):
@@ -214,8 +225,10 @@ class Recipe(_Settings):
             yield "train.keep=last trains on val too, and nothing is judged: leave out train.refit and train.patience"
         if self.is_auto and self.train.learns_from_val:
             yield "auto compares ways of training on val: leave out train.keep, or name a recipe"
-        if not self.train.learns_from_val and self.train.blend < 1:
-            yield "train.blend goes with train.keep=last: otherwise val would judge other weights than are kept"
+        if self.train.learns_from_val and self.train.blend == "val":
+            yield "train.keep=last trains on val too, so val cannot choose train.blend: give a number"
+        if not self.train.learns_from_val and self.train.blend not in (1.0, "val"):
+            yield "train.blend=NUMBER goes with train.keep=last: otherwise val judges, and chooses it (train.blend=val)"
         if self.strategy == "knn" and self.head.scaling not in ("auto", "none"):
             yield "head.scaling has no effect on knn, which compares directions: leave it out"
         if "search" in self.taps and self.taps != ("search",):

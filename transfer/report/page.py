@@ -61,7 +61,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
     test, parts = run.metrics["test"], read_parts(run.path / "split.csv")
     arms = run.choice.arms if run.choice else []
     history = read_history(run.path / "history.csv")
-    data = run.info["data"]
+    data, training = run.info["data"], run.info.get("training") or {}
     is_matrix = len(run.classes) <= MOST_CLASSES
     return {
         "name_of_data": display(Path(data["root"]).name if data["root"] else run.path.absolute().name),
@@ -75,7 +75,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "choice": run.choice,
         "is_flattered": any(arm["n_judged"] and arm["recipe"] in FINE_TUNING for arm in arms),
         "arms_figure": _arms_figure(run),
-        "training_figures": _training_figures(history, (run.info.get("training") or {}).get("best_epoch")),
+        "training_figures": _training_figures(history, training.get("best_epoch")),
         "per_class": _worst_first(test["per_class"]),
         "classes": run.classes,
         "matrix": matrix_rows(test["confusion"], run.classes) if is_matrix else None,
@@ -93,7 +93,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "recipe": [display(line) for line in dump_recipe(run.recipe).splitlines()],
         "starts_solved": run.recipe.train.start == "solved",
         "keeps_last": run.recipe.train.learns_from_val,
-        "blend": run.recipe.train.blend,
+        "blend": training.get("blend", 1.0),
         "is_calibrated": "Not calibrated" not in run.info["head"]["rule"],
     }
 

@@ -2,9 +2,10 @@
 
 Epoch 0 is that head on the frozen network; a later epoch is kept only where val finds it better. Where it finds none,
 the result is the linear strategy's. (Recipes that copy others' ways start from a head of zeros instead, and may end
-below it.) Where images are few, the training that val has chosen is gone through once more with the images of val among
-the others, as the linear strategies do with their heads. Where nothing is to be chosen (`train.keep=last`), val judges
-nothing and is learned from at once.
+below it.) With `train.blend=val` val chooses how far of the way from the start the weights lie, instead of whether they
+leave it at all (WiSE-FT, Wortsman et al., CVPR 2022). Where images are few, the training that val has chosen is gone
+through once more with the images of val among the others, as the linear strategies do with their heads. Where nothing
+is to be chosen (`train.keep=last`), val judges nothing and is learned from at once.
 """
 
 from __future__ import annotations
@@ -46,12 +47,15 @@ from transfer.training import (
     Outcome,
     Trainee,
     TrainingSettings,
+    blend,
     open_log,
     parameter_groups,
     train,
 )
 
 _HEAD = "logistic"  # whose loss is the one that training goes on with
+# of the way from the start, of which val may choose one: "close to optimal" is 0.4 to 0.8 in WiSE-FT, section 4
+_SHARES = (1.0, 0.75, 0.5)
 _REFITTED = "Then trained again up to that epoch on train and val together; val was scored before."
 
 
@@ -96,6 +100,7 @@ def fine_tune(job: Job) -> Trained:
         "stopped": outcome.stopped,
         "was_resumed": outcome.was_resumed,
         "was_refitted": tuning.was_refitted,
+        "blend": tuning.share,
     }
     history = [dataclasses.asdict(row) for row in outcome.history]
     return dataclasses.replace(trained, history=history, about=about, checkpoints=[tuning.checkpoints])
@@ -110,12 +115,15 @@ class Tuning:
         That the training would take if time did not bind, with the views before it and the training again after it.
     is_begun
         Whether it was stopped before, and goes on.
+    share
+        Of the way from the start, that the weights lie.
     """
 
     def __init__(self, job: Job) -> None:
         assert job.cut is not None
         self.job = job
         self.was_refitted = False
+        self.share = 1.0 if job.recipe.train.blend == "val" else job.recipe.train.blend
         _, suffix = cuts.cut(job.backbone.model, job.cut, job.backbone.input_shape)
         # its weights are those of a solved head, before the first step
         head = nn.utils.skip_init(nn.Linear, job.backbone.n_features, len(job.dataset.classes))
@@ -152,28 +160,49 @@ class Tuning:
         return outcome
 
     def calibrate(self, outcome: Outcome) -> tuple[FittedHead, np.ndarray]:
-        """Return the trained head, with the temperature that val gives it, and its probabilities (n, C) on val."""
-        job, val = self.job, self.job.split.indices("val")
-        X_val, _ = _features(job, self.backbone(), val, "Features of val")
-        self._X_val = X_val
-        labels = job.dataset.labels[val]
-        weight, bias = _arrays(self.trainee.head)
-        head = LinearHead(weight, bias)
-        head = dataclasses.replace(head, temperature=fit_temperature(head.scores(X_val), labels))
-        first, kept = outcome.history[0], outcome.history[outcome.best_epoch]
+        """Return the trained head, with the temperature that val gives it, and its probabilities (n, C) on val.
+
+        With `train.blend=val` the weights first go back so far towards the start that val's log loss is least, which
+        tells more of few images than how many are right.
+        """
+        job, labels = self.job, self.job.dataset.labels[self.job.split.indices("val")]
+        way = ""
+        if job.recipe.train.blend == "val":
+            kept, losses = self.trainee.state(), {}
+            for share in _SHARES:
+                self._blend(kept, share)
+                losses[share] = metrics.log_loss(self._on_val()[1], labels)
+            self.share = min(_SHARES, key=losses.__getitem__)
+            self._blend(kept, self.share)
+            way = f" Weights {self.share:g} of the way there from the solved head, by log loss on val."
+        head, probabilities = self._on_val()
+        first, kept_epoch = outcome.history[0], outcome.history[outcome.best_epoch]
         rule = (
             f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best "
-            f"on val: {kept.val_accuracy:.1%}, before any step {first.val_accuracy:.1%}. Temperature on val. Val chose "
-            "the epoch: its score flatters."
+            f"on val: {kept_epoch.val_accuracy:.1%}, before any step {first.val_accuracy:.1%}.{way} Temperature on "
+            f"val. Val chose the epoch{' and the way' if way else ''}: its score flatters."
         )
         seconds = outcome.history[-1].seconds
-        chosen: dict[str, float] = {"epoch": outcome.best_epoch}
+        chosen: dict[str, float] = {"epoch": outcome.best_epoch, **({"blend": self.share} if way else {})}
         fitted = FittedHead(head, job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
-        return fitted, head.probabilities(X_val)
+        return fitted, probabilities
+
+    def _blend(self, kept: dict[str, torch.Tensor], share: float) -> None:
+        """Put the weights so far on the way from the start to those that were kept."""
+        self.trainee.load_state_dict(blend(self._start, kept, share) if share < 1 else kept)
+
+    def _on_val(self) -> tuple[LinearHead, np.ndarray]:
+        """Return the head as it now is, with the temperature that val gives it, and its probabilities (n, C) on val."""
+        val = self.job.split.indices("val")
+        self._X_val, _ = _features(self.job, self.backbone(), val, "Features of val")
+        head = LinearHead(*_arrays(self.trainee.head))
+        temperature = fit_temperature(head.scores(self._X_val), self.job.dataset.labels[val])
+        head = dataclasses.replace(head, temperature=temperature)
+        return head, head.probabilities(self._X_val)
 
     def last_head(self, outcome: Outcome) -> FittedHead:
         """Return the trained head of a training in which nothing was chosen, and nothing is left to calibrate it on."""
-        share = self.job.recipe.train.blend
+        share = self.share
         last = f"where training ended early: {outcome.stopped}" if outcome.stopped else "the last"
         blended = f", weights {share:g} of the way there from the solved head on the frozen network" * (share < 1)
         rule = (
@@ -210,7 +239,9 @@ class Tuning:
             job.progress.say("No time is left to train again on train and val together.")
             return False
         self.undo()
-        settings = dataclasses.replace(self.course.settings(job), last_epoch=outcome.best_epoch, patience=math.inf)
+        settings = dataclasses.replace(
+            self.course.settings(job), last_epoch=outcome.best_epoch, patience=math.inf, blend=self.share
+        )
         about = {**self.course.to_dict(), "last_epoch": outcome.best_epoch}
         checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume, about=about)
         if checkpoints.load_about() != about:  # of an earlier fit with another budget
@@ -252,6 +283,8 @@ class Tuning:
         with job.clock.time(f"head for {label}"):
             start = _solve_head(job, images)
         _start_head(self.trainee.head, start.head, recipe.start)
+        head = {name: tensor for name, tensor in self.trainee.state().items() if name.startswith("head.")}
+        self._start = {**self._pretrained, **head}
         self._class_weights = start.class_weights
         weights = None
         if start.class_weights is not None:

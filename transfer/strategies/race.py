@@ -110,8 +110,14 @@ class Race:
 
 
 def offer(recipe: Recipe) -> list[DeepArm]:
-    """Return the ways of training layers that may race, cheapest first."""
-    return [DeepArm(name, recipe.with_strategy(name)) for name in ("partial", "full")]
+    """Return the ways of training layers that may race, cheapest first.
+
+    How far their weights go from the solved head, val chooses: of few images all of the way is often too far
+    (`docs/choosing.md`).
+    """
+    is_blended = recipe.choice.blend and recipe.train.start == "solved"
+    train = {**recipe.train.model_dump(), **({"blend": "val"} if is_blended else {})}
+    return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
 
 
 def enter(development: Development, arms: list[DeepArm]) -> Race:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from transfer.training.averaging import blend
 from transfer.training.checkpoints import Checkpoints
 from transfer.training.examples import CachedExamples, Examples, LivePrefixExamples, PixelExamples
 from transfer.training.history import Epoch
@@ -35,6 +36,7 @@ __all__ = [
     "PixelExamples",
     "Trainee",
     "TrainingSettings",
+    "blend",
     "choose_pace",
     "keep_pixels",
     "measure_pixels",

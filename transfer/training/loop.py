@@ -118,7 +118,7 @@ def train(
         run.until(deadline, after_step, after_epoch)
     history = [Epoch(**row) for row in run.state.history]
     best_epoch = run.state.kept_epoch
-    if val is not None and not history[best_epoch].is_better_than(history[0]):
+    if val is not None and settings.may_keep_start and not history[best_epoch].is_better_than(history[0]):
         best_epoch = 0
     kept = run.kept if best_epoch else run.start
     trainee.load_state_dict(blend(run.start, kept, settings.blend) if settings.blend < 1 else kept)
