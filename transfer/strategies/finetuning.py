@@ -28,6 +28,7 @@ from transfer.features import extract
 from transfer.files import cache_folder, scratch_folder
 from transfer.heads import FittedHead, Head, LinearHead, fit_temperature
 from transfer.novelty import NoveltyDetector, fit_detector
+from transfer.progress import Progress
 from transfer.strategies.courses import (
     Course,
     choose_course,
@@ -171,11 +172,11 @@ class Tuning:
             kept, losses = self.trainee.state(), {}
             for share in _SHARES:
                 self._blend(kept, share)
-                losses[share] = metrics.log_loss(self._on_val()[1], labels)
+                losses[share] = metrics.log_loss(self._on_val(Progress(quiet=True))[1], labels)
             self.share = min(_SHARES, key=losses.__getitem__)
             self._blend(kept, self.share)
             way = f" Weights {self.share:g} of the way there from the solved head, by log loss on val."
-        head, probabilities = self._on_val()
+        head, probabilities = self._on_val(job.progress)
         first, kept_epoch = outcome.history[0], outcome.history[outcome.best_epoch]
         rule = (
             f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best "
@@ -191,12 +192,12 @@ class Tuning:
         """Put the weights so far on the way from the start to those that were kept."""
         self.trainee.load_state_dict(blend(self._start, kept, share) if share < 1 else kept)
 
-    def _on_val(self) -> tuple[LinearHead, np.ndarray]:
+    def _on_val(self, progress: Progress) -> tuple[LinearHead, np.ndarray]:
         """Return the head as it now is, with the temperature that val gives it, and its probabilities (n, C) on val."""
-        val = self.job.split.indices("val")
-        self._X_val, _ = _features(self.job, self.backbone(), val, "Features of val")
+        job, val = dataclasses.replace(self.job, progress=progress), self.job.split.indices("val")
+        self._X_val, _ = _features(job, self.backbone(), val, "Features of val")
         head = LinearHead(*_arrays(self.trainee.head))
-        temperature = fit_temperature(head.scores(self._X_val), self.job.dataset.labels[val])
+        temperature = fit_temperature(head.scores(self._X_val), job.dataset.labels[val])
         head = dataclasses.replace(head, temperature=temperature)
         return head, head.probabilities(self._X_val)
 
