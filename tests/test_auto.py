@@ -296,6 +296,21 @@ def test_a_bigger_dataset_tries_the_cheaper_way_first(
     assert (winner.name if winner else None) == ("full" if gained else None)
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_bigger", "expected"),
+    [
+        ([], False, ("val", None)),
+        ([], True, ("val", False)),  # a trial is the whole training
+        (["train.refit=true"], True, ("val", True)),
+        (["choice.blend=false"], False, (1.0, None)),
+        (["train.start=zero"], False, (1.0, None)),  # there is nothing half way to zeros
+    ],
+)
+def test_how_layers_are_trained_that_race(settings: list[str], is_bigger: bool, expected: tuple) -> None:
+    arms = race.offer(load_recipe("auto", settings), is_bigger=is_bigger)
+    assert {(arm.recipe.train.blend, arm.recipe.train.refit) for arm in arms} == {expected}
+
+
 def test_what_is_usual_counts_as_much_as_it_is_certain() -> None:
     usual = Gap(0.1, 0.1)
     assert Gap(0.03, 0.07).with_prior(usual).is_worth_it  # a small gain on few images

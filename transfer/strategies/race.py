@@ -109,14 +109,18 @@ class Race:
         return False
 
 
-def offer(recipe: Recipe) -> list[DeepArm]:
+def offer(recipe: Recipe, *, is_bigger: bool = False) -> list[DeepArm]:
     """Return the ways of training layers that may race, cheapest first.
 
     How far their weights go from the solved head, val chooses: of few images all of the way is often too far
-    (`docs/choosing.md`).
+    (`docs/choosing.md`). Of a bigger dataset a trial is the whole training: to train once more on train and val
+    together would take as long again, for about a point. (`train.refit` says otherwise.)
     """
-    is_blended = recipe.choice.blend and recipe.train.start == "solved"
-    train = {**recipe.train.model_dump(), **({"blend": "val"} if is_blended else {})}
+    train = recipe.train.model_dump()
+    if recipe.choice.blend and recipe.train.start == "solved":
+        train["blend"] = "val"
+    if is_bigger and recipe.train.refit is None:
+        train["refit"] = False
     return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
 
 
@@ -157,7 +161,7 @@ def run_race(development: Development, linear: LinearArm, *, is_bigger: bool) ->
     is_bigger
         The dataset is a bigger one, on which all layers take long.
     """
-    race = enter(development, offer(development.recipe))
+    race = enter(development, offer(development.recipe, is_bigger=is_bigger))
     partial, full = race.arms
     usual = _USUAL_SHARE * (1 - linear.reading.accuracy)
     for arm in (partial, full) if is_bigger else (full, partial):
