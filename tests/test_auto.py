@@ -155,6 +155,8 @@ def test_auto_chooses_and_says_why(shapes: Path, weights: Path, tmp_path: Path) 
     assert choice.size["n_images"] == 48
     assert "chosen" in choice._repr_html_()
     assert Choice.from_dict(json.loads((run.path / "choice.json").read_text())) == choice
+    advises = any("cross-validated" in line for line in run.info["data"]["split"])
+    assert advises == ("cross_validation" in run.metrics)  # there is nothing else to trust
     again = transfer.load_run(run.path)
     assert again.evaluate(shapes, quiet=True)["n"] == 60
 

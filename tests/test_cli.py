@@ -139,6 +139,17 @@ def test_inspect_describes_and_plans(run_cli, shapes: Path, tmp_path: Path) -> N
     assert described["n_used"] + described["n_unreadable"] + described["n_ignored"] == described["n_seen"] == 62
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [(["linear-svm"], True), (["partial"], False), (["auto"], False)],  # of auto it is not known yet
+)
+def test_inspect_promises_a_cross_validation_only_where_there_will_be_one(
+    run_cli, shapes: Path, options: list[str], expected: bool
+) -> None:
+    plan = json.loads(run_cli("inspect", shapes, "--recipe", *options, "--json", "-q")[1])["plan"]
+    assert any("trust the cross-validated result" in line for line in plan) == expected
+
+
 def test_backbones_lists_names_and_cuts(run_cli) -> None:
     code, out, _ = run_cli("backbones", "test_resnet*")
     assert code == 0

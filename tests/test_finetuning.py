@@ -215,6 +215,18 @@ def test_val_chooses_the_blend_with_the_least_log_loss(
             torch.testing.assert_close(tensors[0.5][name], (start[name] + tensors[1.0][name]) / 2)
 
 
+def test_an_epoch_below_the_start_is_not_called_kept(
+    shapes: Path, tiny: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = ["train.epochs=1", "train.min_steps=0", "train.lr=1", "train.clip=1e6"]
+    run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=settings, **{**tiny, "quiet": False})
+    assert run.info["training"]["best_epoch"] == 0
+    assert "What 1 epoch led to" in run.info["head"]["rule"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Epoch 1/1")]
+    assert len(lines) == 1
+    assert "kept" not in lines[0]
+
+
 def test_without_time_for_it_nothing_is_trained_again(
     shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -497,7 +497,7 @@ def write_run(
                 "n_ignored": len(dataset.ignored),
                 "unreadable": [[display(s.path), s.reason] for s in dataset.unreadable],
                 "notes": dataset.notes,
-                "split": split.reason,
+                "split": split.reason if "cross_validation" in scores else split.reasons_of_parts,
             },
             "seconds": seconds,
             "versions": versions(),

@@ -361,9 +361,10 @@ def _nothing_added(job: Job, outcome: Outcome) -> Trained:
     """Return the linear strategy's result: no epoch was better than the head that training started from."""
     recipe = job.recipe.model_copy(update={"strategy": _HEAD})
     fitted, scores = fit_linear(recipe, job.X, job.dataset, job.split)
+    n_epochs = len(outcome.history) - 1
     rule = (
-        f"What {len(outcome.history) - 1} epochs led to was not better on val than the start: the network stays as it "
-        f"was. {fitted.rule}"
+        f"What {n_epochs} epoch{'s' * (n_epochs != 1)} led to was not better on val than the start: the network stays "
+        f"as it was. {fitted.rule}"
     )
     X_test = job.X[job.split.indices("test")]
     fitted = dataclasses.replace(fitted, rule=rule)

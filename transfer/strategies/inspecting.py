@@ -68,8 +68,10 @@ def describe_plan(recipe: Recipe, dataset: Dataset, split: Split) -> list[str]:
         "full": f"all of {recipe.backbone} trained",
     }.get(recipe.strategy, f"{recipe.backbone} {made}")
     n_learned = len(learned_from(recipe, split))
+    # what is trained, or found by the labels of these images, is not cross-validated, and of `auto` it is not yet known
+    is_plain = not recipe.may_tune and recipe.taps != (SEARCH,)
     return [
         f"{recipe.strategy}: {what}, a head of {len(dataset.classes)} classes on {n_learned} images; "
         f"{len(split.development) - n_learned} check it, {len(split.indices('test'))} are reported on.",
-        *(split.reasons_of_parts if recipe.is_fine_tuning else split.reason),  # only heads are cross-validated
+        *(split.reason if is_plain else split.reasons_of_parts),
     ]

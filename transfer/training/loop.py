@@ -284,7 +284,8 @@ class _Training:
         state.epoch, state.step = epoch + 1, 0
         state.loss_sum, state.n_right, state.n_seen, state.epoch_seconds = 0.0, 0, 0, 0.0
         if self.val is not None:
-            self.say(row.describe(self.settings.n_epochs, is_kept))
+            is_better = not self.settings.may_keep_start or row.is_better_than(Epoch(**state.history[0]))
+            self.say(row.describe(self.settings.n_epochs, is_kept and is_better))
         after_epoch(row)
 
     def _heed(self) -> None:
