@@ -55,7 +55,8 @@ from transfer.training import (
 )
 
 _HEAD = "logistic"  # whose loss is the one that training goes on with
-# of the way from the start, of which val may choose one: "close to optimal" is 0.4 to 0.8 in WiSE-FT, section 4
+# of the way from the start, of which val may choose one; below half of it much is lost far from ImageNet
+# (`bench/blends.py`)
 _SHARES = (1.0, 0.75, 0.5)
 _REFITTED = "Then trained again up to that epoch on train and val together; val was scored before."
 
