@@ -1,10 +1,10 @@
 """Race: deeper layers are trained on trial, for as long as they may still win.
 
 Each way starts from the solved head and is judged on val, beside a linear head that has seen the same images. Of a
-bigger dataset the last two stages come first: where val is small they are trained again with other images as val, until
-the difference is settled, and all layers are tried only where they gained something. Of a small one all layers are a
-matter of minutes, and are tried at once. A trial leaves its checkpoint: the training of the way that is chosen goes on
-from there and costs nothing twice.
+bigger dataset the last two stages come first, and all layers follow where those gained something; without the time for
+that, and where val is small, the last two stages are trained again with other images as val, until the difference is
+settled. Of a small one all layers are a matter of minutes, and are tried at once. A trial leaves its checkpoint: the
+training of the way that is chosen goes on from there and costs nothing twice.
 """
 
 from __future__ import annotations
