@@ -302,8 +302,8 @@ def test_a_bigger_dataset_tries_the_cheaper_way_first(
     ("settings", "is_bigger", "expected"),
     [
         ([], False, ("val", None)),
-        ([], True, ("val", False)),  # a trial is the whole training
-        (["train.refit=true"], True, ("val", True)),
+        ([], True, (1.0, False)),  # a trial is the whole training
+        (["train.refit=true"], True, (1.0, True)),
         (["choice.blend=false"], False, (1.0, None)),
         (["train.start=zero"], False, (1.0, None)),  # there is nothing half way to zeros
     ],

@@ -151,7 +151,9 @@ class ChoiceSettings(_Settings):
     headroom_bigger: float = Field(0.01, ge=0, le=1)  # the same of a bigger dataset, which tells smaller gains
     partial_headroom: float = Field(0.05, ge=0, le=1)  # without a race: from here on the last two stages are trained
     full_headroom: float = Field(0.1, ge=0, le=1)  # without a race: from here on every layer is
-    blend: bool = True  # of layers that are trained, val chooses how far of the way from the start (train.blend=val)
+    blend: bool = (
+        True  # below `bigger` images val chooses how far of the way from the start weights lie (train.blend=val)
+    )
 
 
 class Recipe(_Settings):

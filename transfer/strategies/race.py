@@ -112,15 +112,15 @@ class Race:
 def offer(recipe: Recipe, *, is_bigger: bool = False) -> list[DeepArm]:
     """Return the ways of training layers that may race, cheapest first.
 
-    How far their weights go from the solved head, val chooses: of few images all of the way is often too far
-    (`docs/choosing.md`). Of a bigger dataset a trial is the whole training: to train once more on train and val
-    together would take as long again, for about a point. (`train.refit` says otherwise.)
+    Of few images all of the way from the solved head is often too far: val chooses how far (`docs/choosing.md`). Of a
+    bigger dataset a trial is the whole training: to train once more on train and val together would take as long again,
+    for about a point. (`train.refit` says otherwise.)
     """
     train = recipe.train.model_dump()
-    if recipe.choice.blend and recipe.train.start == "solved":
-        train["blend"] = "val"
     if is_bigger and recipe.train.refit is None:
         train["refit"] = False
+    if not is_bigger and recipe.choice.blend and recipe.train.start == "solved":
+        train["blend"] = "val"
     return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
 
 
