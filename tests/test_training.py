@@ -37,11 +37,13 @@ from transfer.training import (
     PixelExamples,
     Trainee,
     TrainingSettings,
+    choose_pace,
     keep_pixels,
     parameter_groups,
     rate_at,
     train,
 )
+from transfer.training import pace as pacing
 from transfer.training.history import is_as_good
 from transfer.training.mixing import mix
 
@@ -618,3 +620,20 @@ def test_a_training_that_the_clock_cuts_off_in_its_last_epoch_says_so(dataset: D
     for deadline, is_cut_off in ((0.0, True), (math.inf, False)):
         outcome = train(setting.trainee, groups, setting.cached, None, settings, FLOAT32, deadline=deadline)
         assert ("time was over" in outcome.stopped) == is_cut_off
+
+
+def test_a_pace_is_remembered_but_not_the_speed_of_a_busy_moment(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = Setting("test_resnet", dataset, tmp_path)
+    shape = (3, 64, 64)
+
+    def chosen(seconds: float):
+        monkeypatch.setattr(pacing, "_seconds", lambda trainee, shape, pace: seconds * (1 + (not pace.is_folded)))
+        pace = choose_pace(setting.trainee, shape, torch.device("cpu"), True, ["it"], tmp_path)
+        return pace.is_folded, pace.seconds_per_image * pacing._BATCH
+
+    assert setting.trainee.can_fold
+    assert chosen(100.0) == (True, 100.0)  # busy
+    assert chosen(1.0) == (True, 1.0)
+    assert chosen(50.0) == (True, 1.0)  # busy again
