@@ -82,8 +82,10 @@ def test_wrong_input_is_said_plainly(pictures, tiny: dict, tmp_path: Path) -> No
         TransferClassifier(**tiny).fit(paths[:5], labels[:5])
     with pytest.raises(UsageError, match="as many labels"):
         TransferClassifier(**tiny).fit(paths, labels[:-1])
-    with pytest.raises(UsageError, match="list of images"):
-        TransferClassifier(**tiny).fit(paths[0], labels[:1])
+    picture = Image.open(paths[0])
+    for one in (paths[0], picture, np.asarray(picture)):
+        with pytest.raises(UsageError, match="Give a list of images, not one"):
+            TransferClassifier(**tiny).fit(one, labels)
     with pytest.raises(UsageError, match="Unknown strategy"):
         TransferClassifier("svm", **tiny).fit(paths, labels)
     with pytest.raises(DataError, match="no images"):

@@ -18,6 +18,7 @@ from transfer.errors import DataError, UsageError
 from transfer.features import FEATURES, Plans, Representation, Runner, extract
 from transfer.files import sha256
 from transfer.heads import HEADS, assign_folds, fit_head
+from transfer.images import is_one_image
 from transfer.progress import Progress
 from transfer.recipe import FINE_TUNING, load_recipe
 from transfer.strategies import Clock, Job, find_cut, fine_tune
@@ -247,8 +248,9 @@ def _load(name: str, weights: str | None) -> Backbone:
 
 def _images(X: Any) -> list[Any]:
     """Return the images as a list; an array of pixels is one image a row."""
-    if isinstance(X, (str, Path)):
-        raise UsageError(f"Give a list of images, not one: [{str(X)!r}].")
+    if is_one_image(X):
+        name = repr(str(X)) if isinstance(X, (str, Path)) else "image"
+        raise UsageError(f"Give a list of images, not one: [{name}].")
     if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4):
         images = list(X)
     else:

@@ -14,7 +14,7 @@ from transfer.dataset import display
 from transfer.display import table
 from transfer.features import Plans, Representation, Runner
 from transfer.heads import softmax
-from transfer.images import MAX_PIXELS
+from transfer.images import MAX_PIXELS, is_one_image
 from transfer.novelty import NoveltyDetector
 from transfer.progress import Progress
 
@@ -85,7 +85,7 @@ def classify_imagenet(
     Parameters
     ----------
     images
-        Paths, PIL images or uint8 arrays (height, width, 3); one path stands for a list of one.
+        Paths, PIL images or uint8 arrays (height, width, 3); one of them stands for a list of one.
     backbone, weights
         As in `load_backbone`; a weights file has to have the classifier in it.
     exact
@@ -122,7 +122,7 @@ def predict(
     read: Representation,
     to_probabilities: Callable[[np.ndarray], np.ndarray],
     classes: tuple[str, ...],
-    images: Sequence[Any] | str | Path,
+    images: Any,  # one image or several
     *,
     detector: NoveltyDetector | None = None,
     device: str,
@@ -131,7 +131,7 @@ def predict(
     quiet: bool,
 ) -> Predictions:
     """Run a network over images; make probabilities (N, C) of what is read of each, and say which are unknown."""
-    sources = [images] if isinstance(images, (str, Path)) else list(images)
+    sources = [images] if is_one_image(images) else list(images)
     names = [str(source) if isinstance(source, (str, Path)) else f"image {i}" for i, source in enumerate(sources)]
     good: list[int] = []
     probabilities: list[np.ndarray] = []

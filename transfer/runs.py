@@ -211,7 +211,7 @@ class Run:
         Parameters
         ----------
         images
-            Paths, PIL images or uint8 arrays (height, width, 3); one path stands for a list of one.
+            Paths, PIL images or uint8 arrays (height, width, 3); one of them stands for a list of one.
         exact
             Compute in float32 throughout; by default as the run was fitted.
         unknown

@@ -22,7 +22,7 @@ from transfer.images.augmentation import (
     random_view,
 )
 from transfer.images.batches import normalise, stack
-from transfer.images.decoding import MAX_PIXELS, decode
+from transfer.images.decoding import MAX_PIXELS, decode, is_one_image
 from transfer.images.fixed import FIXED_VIEWS, STANDARD, FixedView
 from transfer.images.formats import FORMATS
 from transfer.images.preprocessing import CROP_MODES, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocessing
@@ -49,6 +49,7 @@ __all__ = [
     "decode",
     "find_augmentation",
     "generator_for",
+    "is_one_image",
     "load_view",
     "normalise",
     "random_view",

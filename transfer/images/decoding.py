@@ -92,6 +92,16 @@ def decode(
     raise UsageError(f"Cannot decode {type(source).__name__}: give a path, bytes, a PIL image or a NumPy array.")
 
 
+def is_one_image(images: Any) -> bool:
+    """Tell whether this is one image where several may be given: a path, a PIL image, or an array of three dimensions
+    whose last has 3 or 4 channels."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 3 and images.shape[2] in (3, 4)
+    from PIL import Image
+
+    return isinstance(images, (str, os.PathLike, Image.Image))
+
+
 def _read(path: str | os.PathLike[str], content: str | None) -> bytes:
     """Return the whole file: an image is decoded from memory, since libtiff maps a file that it is given, and one
     that shrinks under a map kills the process."""
