@@ -146,6 +146,20 @@ def test_deeper_layers_learn_too_and_other_estimators_keep_theirs(pictures, tiny
     np.testing.assert_array_equal(again.predict_proba(paths), tuned.predict_proba(paths))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cut": "layer3"}, "cut=layer3 goes with --recipe partial, not with ridge"),
+        ({"train": {"epochs": 3}}, "settings of train go with --recipe partial or full, not with ridge"),
+    ],
+)
+def test_settings_of_training_are_refused_where_no_layer_is_trained(
+    pictures, tiny: dict, options: dict, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        TransferClassifier("ridge", **options, **tiny).fit(*pictures)
+
+
 def test_fine_tuning_needs_files(pictures, tiny: dict) -> None:
     images = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(UsageError, match="give paths"):

@@ -152,6 +152,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         known = (*HEADS, *FINE_TUNING)
         if self.strategy not in known:
             raise UsageError(f"Unknown strategy {self.strategy!r}. Use one of {', '.join(known)}.")
+        if self.strategy in HEADS:
+            load_recipe(self.strategy, cut=self.cut, train=self.train)  # refuses what goes with other strategies
         images, labels = _images(X), np.asarray(y)
         if labels.shape != (len(images),):
             raise UsageError(f"{len(images)} images need as many labels, not an array of shape {labels.shape}.")
