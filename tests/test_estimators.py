@@ -94,6 +94,14 @@ def test_wrong_input_is_said_plainly(pictures, tiny: dict, tmp_path: Path) -> No
         FeatureExtractor(**tiny).fit(paths).transform([])
 
 
+def test_several_taps_are_refused(pictures, tiny: dict) -> None:
+    taps = ["layer2", "features"]
+    with pytest.raises(UsageError, match="give one tap"):
+        TransferClassifier("ridge", tap=taps, **tiny).fit(*pictures)
+    with pytest.raises(UsageError, match="give one tap"):
+        FeatureExtractor(tap=taps, **tiny).fit(pictures[0])
+
+
 @pytest.mark.parametrize(("tap", "width"), [("features", 96), ("layer2", 48)])
 def test_features_have_as_many_names_as_columns(pictures, tiny: dict, tap: str, width: int) -> None:
     extractor = FeatureExtractor(tap=tap, **tiny).fit(pictures[0])

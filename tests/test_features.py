@@ -130,6 +130,11 @@ def test_an_unknown_tap_names_the_nearest(shapes: Path, backbone) -> None:
         extract(scan(shapes), backbone, ("layer5",), progress=QUIET)
 
 
+def test_several_taps_in_memory_are_refused_with_the_way_on(shapes: Path, backbone) -> None:
+    with pytest.raises(UsageError, match="give one tap. transfer.export_features takes several"):
+        extract_features(shapes, backbone, ["layer2", "features"], quiet=True)  # type: ignore[arg-type]
+
+
 def test_a_feature_folder_holds_what_it_says(folder: Path, backbone, tmp_path: Path) -> None:
     spoil(folder / "circle/03.png")
     out = tmp_path / "out"

@@ -63,6 +63,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:
         """Load the backbone; the images only have to be images."""
         _images(X)
+        _require_one(self.tap)
         self.backbone_ = _load(self.backbone, self.weights)
         self.n_features_out_ = _width(self.backbone_, self.tap)
         return self
@@ -154,6 +155,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             raise UsageError(f"Unknown strategy {self.strategy!r}. Use one of {', '.join(known)}.")
         if self.strategy in HEADS:
             load_recipe(self.strategy, cut=self.cut, train=self.train)  # refuses what goes with other strategies
+        _require_one(self.tap)
         images, labels = _images(X), np.asarray(y)
         if labels.shape != (len(images),):
             raise UsageError(f"{len(images)} images need as many labels, not an array of shape {labels.shape}.")
@@ -260,6 +262,11 @@ def _images(X: Any) -> list[Any]:
     if not images:
         raise DataError("There are no images: give at least one.")
     return images
+
+
+def _require_one(tap: Any) -> None:
+    if not isinstance(tap, str):
+        raise UsageError(f"tap={tap!r}: give one tap. `transfer.fit` takes several.")
 
 
 def _content(image: Any) -> str:

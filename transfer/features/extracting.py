@@ -111,7 +111,14 @@ def extract_features(
     Features
         X of shape (N, d) in float32, y of shape (N,). Unreadable images are left out, listed in
         ``dataset.unreadable`` and never replaced by others.
+
+    Raises
+    ------
+    UsageError
+        `tap` is not one name.
     """
+    if not isinstance(tap, str):
+        raise UsageError(f"tap={tap!r}: give one tap. transfer.export_features takes several, an array for each.")
     dataset = scan(data)
     loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, weights)
     extraction = extract(dataset, loaded, (tap,), pool=pool, exact=exact, device=device, progress=Progress(quiet=quiet))
