@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from sklearn.base import clone
@@ -42,6 +43,37 @@ def test_paths_pictures_and_arrays_give_the_same(pictures, tiny: dict) -> None:
     expected = classifier.predict_proba(paths[:20])
     np.testing.assert_allclose(classifier.predict_proba(images), expected, atol=1e-4)
     np.testing.assert_allclose(classifier.predict_proba(arrays), expected, atol=1e-4)
+
+
+def test_a_stack_of_floats_is_read_as_one_of_bytes(pictures, tiny: dict) -> None:
+    paths, labels = pictures
+    classifier = TransferClassifier("ridge", **tiny).fit(paths, labels)
+    arrays = np.stack([np.asarray(Image.open(path)) for path in paths[:4]])
+    expected = classifier.predict_proba(arrays)
+    np.testing.assert_array_equal(classifier.predict_proba(arrays.astype(np.float32) / 255), expected)
+    with pytest.raises(UsageError, match="An image of type int64 has no known scale"):
+        classifier.predict(arrays.astype(np.int64))
+
+
+def test_a_table_with_one_column_is_a_list_of_paths_and_one_with_more_is_refused(pictures, tiny: dict) -> None:
+    paths, labels = pictures
+    classifier = TransferClassifier("ridge", **tiny).fit(paths, labels)
+    expected = classifier.predict(paths)
+    column = pandas.DataFrame({"path": paths})
+    for table in (column, column["path"], np.array(paths)[:, None]):
+        np.testing.assert_array_equal(classifier.predict(table), expected)
+    for table in (column.assign(label=labels), np.array([paths, labels]).T):
+        with pytest.raises(UsageError, match="A table of 2 columns is no list of images"):
+            classifier.predict(table)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA])
+def test_images_without_labels_are_counted(pictures, tiny: dict, missing: object) -> None:
+    paths, labels = pictures
+    with pytest.raises(DataError, match="59 of 60 images have no label, the first of them number 1,"):
+        TransferClassifier("ridge", **tiny).fit(paths, np.array([labels[0], *[missing] * 59], object))
+    with pytest.raises(DataError, match="60 of 60 images have no label"):
+        TransferClassifier("ridge", **tiny).fit(paths, [missing] * 60)
 
 
 def test_it_works_inside_scikit_learn(pictures, tiny: dict) -> None:

@@ -159,6 +159,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         images, labels = _images(X), np.asarray(y)
         if labels.shape != (len(images),):
             raise UsageError(f"{len(images)} images need as many labels, not an array of shape {labels.shape}.")
+        _require_labels(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"All images are of the class {self.classes_[0]!r}; a classifier needs two.")
@@ -251,17 +252,34 @@ def _load(name: str, weights: str | None) -> Backbone:
 
 
 def _images(X: Any) -> list[Any]:
-    """Return the images as a list; an array of pixels is one image a row."""
+    """Return the images as a list: of an array of numbers each row is one, of a table with one column each cell."""
     if is_one_image(X):
         name = repr(str(X)) if isinstance(X, (str, Path)) else "image"
         raise UsageError(f"Give a list of images, not one: [{name}].")
-    if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4):
-        images = list(X)
-    else:
-        images = np.asarray(X).tolist() if isinstance(X, np.ndarray) else list(X)
+    if hasattr(X, "columns") and hasattr(X, "to_numpy"):  # a table, of pandas or polars
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        if X.shape[1] != 1:
+            raise UsageError(
+                f"A table of {X.shape[1]} columns is no list of images: give the one column that holds the paths."
+            )
+        X = X[:, 0]
+    is_of_objects = isinstance(X, np.ndarray) and X.dtype.kind not in "buif"  # which `tolist` makes plain
+    images = X.tolist() if is_of_objects else list(X)
     if not images:
         raise DataError("There are no images: give at least one.")
     return images
+
+
+def _require_labels(labels: np.ndarray) -> None:
+    import pandas
+
+    missing = np.flatnonzero(pandas.isna(labels))
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} of {len(labels)} images have no label, the first of them number {missing[0]}, counted "
+            "from 0. Label them or leave them out."
+        )
 
 
 def _require_one(tap: Any) -> None:
