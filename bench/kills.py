@@ -3,10 +3,10 @@
     python bench/kills.py ../shared/data/signdigits [--kills 50] [--jobs features partial] [--tiny]
 
 Ten images of each class; `fit` sees them at 96 pixels. Each command is killed with SIGKILL after a random time, once it
-has begun to work, started again (`fit` with `--resume`), and killed again, until one gets through; the next one starts
-with an empty cache. Shards hold 16 rows and a checkpoint is written after every step, so that there is always a write
-to be killed in. Printed: how many kills it took, how many of those that got through have the files of the quiet one to
-the bit, and how many half-written files were left. With `--out`, a line of JSON for each job is added to a file.
+has begun to work, started again (a training with `--resume`), and killed again, until one gets through; the next one
+starts with an empty cache. Shards hold 16 rows and a checkpoint is written after every step, so that there is always a
+write to be killed in. Printed: how many kills it took, how many of those that got through have the files of the quiet
+one to the bit, and how many half-written files were left. With `--out`, a line of JSON for each job is added to a file.
 """
 
 from __future__ import annotations
@@ -122,10 +122,11 @@ class Kills:
                 shutil.copy(memo, self.cache(name))
         words = ["features", str(self.data)]
         if self.job != "features":
-            words = ["fit", str(self.data), "--recipe", self.job, "--resume", "--no-report"]
+            words = ["fit", str(self.data), "--recipe", self.job, "--no-report"]
             words += ["--set", "features.image_size=96"]
         if self.job in ("partial", "full", "auto"):
             words += ["--set", "train.min_steps=0", "--set", "train.views=2", "--epochs", str(self.arguments.epochs)]
+            words += ["--resume"]
         if self.arguments.tiny:
             words += ["--backbone", "test_resnet", "--weights", str(self.scratch / "tiny.safetensors")]
         words += ["--out", str(self.scratch / name), "--exact", "-q"]

@@ -215,6 +215,7 @@ def test_a_recipe_is_copied_changed_and_checked(run_cli, tmp_path: Path) -> None
         (["fit", "{shapes}", "--out", "{shapes}"], 2, "exists"),
         (["fit", "{shapes}/circle"], 3, "DATA/"),
         (["fit", "{empty}"], 3, "empty"),
+        (["fit", "{shapes}", "--recipe", "ridge", "--resume"], 2, "--resume goes with --recipe partial, full or auto"),
         (["fit", "{shapes}", "--few-target", "3"], 2, "goes with --test"),
         (["fit", "{shapes}", "--test", "{shapes}"], 3, "nothing is left to train on"),
         (["fit", "{shapes}", "--test", "{shapes}", "--split", "s.csv"], 2, "give one"),

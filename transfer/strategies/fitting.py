@@ -66,7 +66,7 @@ def fit(
     settings, changes
         Changes to the recipe, as text (``head.folds=3``) or by name (``backbone="resnet18"``).
     resume
-        Go on from the last checkpoint of the very same training, if one was interrupted.
+        Go on from the last checkpoint of the very same training of layers, if one was interrupted.
     log
         ``tensorboard`` writes the history of training as event files too, while it goes on, into the folder
         ``tensorboard`` beside the run.
@@ -87,6 +87,8 @@ def fit(
     if isinstance(recipe, Recipe) and (settings or changes):
         raise UsageError("Give a Recipe as it is, or the name of one with changes, not both.")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, settings, **changes)
+    if resume and not chosen.may_tune:
+        raise UsageError(f"--resume goes with --recipe partial, full or auto: {chosen.strategy} trains no layers.")
     _require_log(log, chosen)
     _require_one_report(test, few_target, split)
     # networks are built with random weights before theirs are loaded: not from the caller's draws
