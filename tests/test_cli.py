@@ -230,6 +230,8 @@ def test_a_recipe_is_copied_changed_and_checked(run_cli, tmp_path: Path) -> None
         (["features", "{shapes}", "--out", "{shapes}"], 2, "exists"),
         (["features", "{shapes}", "--out", "f", "--tap", "fc9"], 2, "fc9"),
         (["features", "--check", "{empty}"], 4, "manifest.json"),
+        (["features", "{shapes}", "--check", "{empty}"], 2, "Give DATA and --out DIR, or --check DIR."),
+        (["features", "--out", "f", "--check", "{empty}"], 2, "Give DATA and --out DIR, or --check DIR."),
     ],
 )
 def test_bad_input_is_one_line_with_its_own_exit_code(

@@ -48,11 +48,11 @@ def features(
     from transfer.features import FEATURES, check_features, export_features
     from transfer.images import MAX_PIXELS
 
-    if check:
+    if check and not data and not out:
         manifest = check_features(check)
         click.echo(f"{check}: {manifest['n_images']} rows, all checksums fit.")
         return
-    if not data or not out:
+    if check or not data or not out:
         raise UsageError("Give DATA and --out DIR, or --check DIR.")
     manifest = export_features(
         data,
