@@ -48,6 +48,8 @@ def test_every_default_is_written_out() -> None:
         (["head.grid=[]"], "head.grid is []"),
         (["head.grid=[1, -1]"], "head.grid.1 is -1"),
         (["head.grid=[.inf]"], "head.grid.0 is inf"),
+        (["head.grid={high: 1, n: 3}"], "Recipe linear-svm.yaml: head.grid.low is missing"),
+        (["head={folds:3}"], "Recipe linear-svm.yaml: put a blank after the colon in 'head.folds:3'"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(settings: list[str], message: str) -> None:
@@ -55,6 +57,13 @@ def test_a_wrong_setting_is_one_line_that_names_it(settings: list[str], message:
         load_recipe("linear-svm", settings)
     assert any(part in str(caught.value) for part in message.split("|"))
     assert "\n" not in str(caught.value)
+
+
+def test_keys_without_a_blank_after_the_colon_are_what_is_wrong_and_nothing_else() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe("linear-svm", ["head.grid={low:1,high:0.1,n:3}"])
+    assert str(caught.value).count("put a blank after the colon") == 3
+    assert "missing" not in str(caught.value)
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

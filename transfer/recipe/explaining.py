@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,11 +29,18 @@ class Problem:
 def explain(error: ValidationError) -> list[Problem]:
     """Say in words what is wrong with each setting."""
     problems = []
-    for found in error.errors(include_url=False):
+    wrong = error.errors(include_url=False)
+    glued = {found["loc"][:-1] for found in wrong if _is_glued(found)}
+    for found in wrong:
         *parents, key = [str(part) for part in found["loc"] if part not in _BRANCHES] or [""]
         where = tuple(part for part in (*parents, key) if part)
         name = ".".join(where)
-        if found["type"] == "extra_forbidden":
+        if _is_glued(found):
+            problems.append(Problem(where, f"put a blank after the colon in {name!r}"))
+        elif found["type"] == "missing":
+            if found["loc"][:-1] not in glued:  # there, what is missing is what has no value
+                problems.append(Problem(where, f"{name} is missing"))
+        elif found["type"] == "extra_forbidden":
             known = _fields(parents)
             here = f" Known here: {', '.join(known)}" if known else ""
             problems.append(Problem(where, f"unknown key {name!r}.{did_you_mean(key, known)}{here}"))
@@ -42,6 +50,11 @@ def explain(error: ValidationError) -> list[Problem]:
             value = _shorten.repr(found["input"])
             problems.append(Problem(where, f"{name} is {value}: {found['msg'][0].lower()}{found['msg'][1:]}"))
     return problems
+
+
+def _is_glued(found: Mapping[str, Any]) -> bool:
+    """Tell whether an unknown key is a key and its value, such as `low:1`, which YAML reads as one word."""
+    return found["type"] == "extra_forbidden" and found["input"] is None and ":" in str(found["loc"][-1])
 
 
 def _fields(parents: Sequence[str]) -> list[str]:
