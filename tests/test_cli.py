@@ -94,6 +94,15 @@ def test_fit_predict_evaluate(run_cli, shapes: Path, weights: Path, tmp_path: Pa
     assert not (tmp_path / "runs" / "shapes-linear-svm-3" / "report.html").exists()
 
 
+def test_what_a_cross_validation_covers_is_said(run_cli, shapes: Path, weights: Path, tmp_path: Path) -> None:
+    tiny = ("--recipe", "ridge", "--backbone", "test_resnet", "--weights", weights, "-q", "--no-report")
+    assert "small, and it covers every image." in run_cli("fit", shapes, *tiny)[1]
+    folder = Path(shutil.copytree(shapes, tmp_path / "data"))
+    (folder / "dot").mkdir()
+    Image.new("RGB", (64, 64), "blue").save(folder / "dot/1.png")
+    assert "small, and it covers 60 images, none of 'dot'." in run_cli("fit", folder, *tiny)[1]
+
+
 def test_another_domain_is_reported_on(run_cli, shapes: Path, weights: Path, tmp_path: Path) -> None:
     for path in shapes.glob("*/0*.png"):
         target = tmp_path / "gray" / path.parent.name / path.name

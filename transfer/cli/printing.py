@@ -9,6 +9,8 @@ import click
 
 
 def print_scores(scores: dict[str, Any]) -> None:
+    from transfer.dataset.names import few
+
     names = {"val": "Validation", "test": "Test", "cross_validation": "Cross-validation"}
     for part, name in names.items():
         if part not in scores:
@@ -20,7 +22,10 @@ def print_scores(scores: dict[str, Any]) -> None:
             f"{percent(s['balanced_accuracy'])}, macro-F1 {percent(s['macro_f1'])}, {s['n']} images"
         )
     if "trust" in scores:
-        click.echo("Trust the cross-validation: the test part is small, and it covers every image.")
+        s = scores[scores["trust"]]
+        without = [row["name"] for row in s["per_class"] if not row["n"]]  # the only image of a class is never left out
+        covered = f"{s['n']} images, none of {few(without)}" if without else "every image"
+        click.echo(f"Trust the cross-validation: the test part is small, and it covers {covered}.")
 
 
 def print_left_out(unreadable: list[list[str]]) -> None:

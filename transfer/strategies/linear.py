@@ -23,7 +23,7 @@ def fit_frozen(job: Job) -> Trained:
     if job.split.cross_validate and job.taps is None and not job.is_chosen:
         with job.clock.time("cross-validation"):
             scores["cross_validation"] = cross_validate(job.recipe, job.X, job.dataset)
-            scores["trust"] = "cross_validation"  # the test part is small, and this reading covers every image
+            scores["trust"] = "cross_validation"  # the test part is small, and this reading covers nearly every image
     X_test = job.X[job.split.indices("test")]
     return Trained(job.backbone, fitted, X_test, scores, detect_novelty(job), job.computed_in)
 
