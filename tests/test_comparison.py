@@ -118,6 +118,17 @@ def test_the_notes_say_who_is_flattered_and_whom_val_chooses() -> None:
     assert "share test images" not in notes
 
 
+def test_where_val_is_equal_the_first_one_named_is_taken_whatever_the_seconds() -> None:
+    seconds = {"knn": 2.0, "ridge": 1.0, "frozen": 0.5}
+    results = [result(name, "1110", seconds=seconds[name]) for name in ("knn", "ridge")]
+    results.append(result("frozen", "1111", val_accuracy=0.25, seconds=0.5))
+    notes = " ".join(describe(tabulate(results), results))
+    assert (
+        "Val cannot tell knn and ridge apart (50.0% each). The first one named is taken, knn: 75.0% on test." in notes
+    )
+    assert "Val chooses" not in notes
+
+
 def test_seeds_that_share_test_images_are_named_as_not_independent() -> None:
     shared = [result("ridge", "10", seed) for seed in (0, 1)]
     apart = [result("ridge", "10", seed, first=10 * seed) for seed in (0, 1)]

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -547,7 +548,7 @@ def test_fit_is_asked_for_the_page(
 
 @pytest.fixture(scope="module")
 def compared(weights: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a comparison of two recipes and one that failed, on classes with hostile names."""
+    """The page of a comparison of two recipes with equal val and one that failed, on classes with hostile names."""
     folder = tmp_path_factory.mktemp("compared")
     pictures = sorted(shapes.glob("*/*.png"))
     for i, name in enumerate(HOSTILE[:4] + HOSTILE[5:]):
@@ -558,7 +559,8 @@ def compared(weights: Path, shapes: Path, tmp_path_factory: pytest.TempPathFacto
     for name in ("ridge", "knn"):
         settings = {"backbone": "test_resnet", "weights": str(weights), "exact": True, "quiet": True}
         transfer.fit(folder / "data", name, out=folder / "0" / name, **settings)
-        results.append(read_result(folder / "0" / name, name, transfer.load_recipe(name)))
+        result = read_result(folder / "0" / name, name, transfer.load_recipe(name))
+        results.append(dataclasses.replace(result, val_accuracy=0.5))
     results.append(Result("<i>lost</i>", 0, transfer.load_recipe("frozen"), error="<b>memory</b>"))
     rows = tabulate(results)
     return render_comparison(folder, "<b>data", rows, describe(rows, results), results)
@@ -571,6 +573,7 @@ def test_a_comparison_has_its_arms_side_by_side(compared: str) -> None:
     assert not [attributes for tag, attributes in page.tags if tag == "i" and not attributes.get("style")]
     for shown in ("failed: <b>memory</b>", "<i>lost</i>", "p: that a recipe", "ridge", "knn", *HOSTILE[:4]):
         assert shown in page.text
+    assert "by ridge, the first named of 2 recipes that val cannot tell apart." in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 1
     assert page.pictures > 0
 

@@ -11,7 +11,7 @@ import numpy as np
 from transfer import __version__
 from transfer.comparison.charts import Look, draw_points
 from transfer.comparison.results import Result
-from transfer.comparison.tables import chosen_by_val
+from transfer.comparison.tables import best_by_val
 from transfer.dataset import display
 from transfer.images import MAX_PIXELS
 from transfer.report import figures
@@ -43,7 +43,8 @@ def render_comparison(
         Of all fits.
     """
     finished = [row for row in rows if row["error"] is None]
-    chosen = chosen_by_val(rows)
+    best = best_by_val(rows, results)
+    chosen = best[0] if best else None
     names = [row["recipe"] for row in finished]
     runs = {
         name: [load_run(folder / str(r.seed) / name) for r in results if r.recipe == name and not r.error]
@@ -59,7 +60,7 @@ def render_comparison(
         "rows": rows,
         "n_finished": len(finished),
         "chosen": chosen or (finished[0] if finished else None),
-        "is_chosen_by_val": chosen is not None,
+        "n_best_by_val": len(best),
         "n_seeds": max((row["n_seeds"] for row in rows), default=0),
         "figure": figure,
         "names": names,

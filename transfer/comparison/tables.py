@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -119,12 +120,18 @@ def describe(rows: Sequence[dict[str, Any]], results: Sequence[Result]) -> list[
     return notes + _on_choosing(rows, finished)
 
 
-def chosen_by_val(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the row of the best val accuracy, of equals the faster; None where not every finished recipe has one."""
-    ranked = [row for row in rows if row["error"] is None]
-    if not ranked or any(row["val_accuracy"] is None for row in ranked):
-        return None
-    return max(ranked, key=lambda row: (row["val_accuracy"], -row["seconds"]))
+def best_by_val(rows: Sequence[dict[str, Any]], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the rows of the best val accuracy in the order of the results, in which the recipes were named.
+
+    The first is the one to choose: measured seconds would tell those apart differently every time. There is none where
+    not every finished recipe has a val accuracy.
+    """
+    ranked = {row["recipe"]: row for row in rows if row["error"] is None}
+    if not ranked or any(row["val_accuracy"] is None for row in ranked.values()):
+        return []
+    best = max(row["val_accuracy"] for row in ranked.values())
+    named = [ranked[name] for name in dict.fromkeys(result.recipe for result in results) if name in ranked]
+    return [row for row in named if math.isclose(row["val_accuracy"], best, abs_tol=1e-9)]
 
 
 def _on_choosing(rows: Sequence[dict[str, Any]], finished: Sequence[Result]) -> list[str]:
@@ -136,9 +143,17 @@ def _on_choosing(rows: Sequence[dict[str, Any]], finished: Sequence[Result]) -> 
         f"The best of {len(ranked)} by test accuracy is flattered: it was chosen on the very images that it is "
         "reported on. Choose by val, and report test."
     ]
-    chosen = chosen_by_val(rows)
-    if chosen:
-        notes.append(f"Val chooses {chosen['recipe']}: {chosen['accuracy']:.1%} on test.")
+    best = best_by_val(rows, finished)
+    if best:
+        chosen = f"{best[0]['recipe']}: {best[0]['accuracy']:.1%} on test."
+        if len(best) > 1:
+            *names, last = [row["recipe"] for row in best]
+            notes.append(
+                f"Val cannot tell {', '.join(names)} and {last} apart ({best[0]['val_accuracy']:.1%} each). The first "
+                f"one named is taken, {chosen}"
+            )
+        else:
+            notes.append(f"Val chooses {chosen}")
         tuned = dict.fromkeys(result.recipe for result in finished if result.settings.may_tune)
         if tuned and len(tuned) < len(ranked):
             notes[-1] += f" (Val chose the epoch of {' and '.join(tuned)} too, which flatters theirs a little.)"
