@@ -11,6 +11,7 @@ import transfer
 from transfer import features
 from transfer.errors import ArtefactError, DataError, ResourceError, UsageError
 from transfer.features import planning
+from transfer.strategies import preparing
 
 HEADS = ("linear-svm", "logistic", "ridge", "frozen")
 
@@ -159,6 +160,43 @@ def test_one_class_is_refused_in_one_line(shapes: Path, tiny: dict, tmp_path: Pa
     with pytest.raises(DataError, match="class") as caught:
         transfer.fit(tmp_path / "data", "linear-svm", out=tmp_path / "run", **tiny)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def copies(shapes: Path, tmp_path: Path) -> Path:
+    """Two classes, each of one image and its copy."""
+    for name in ("circle", "square"):
+        (tmp_path / "copies" / name).mkdir(parents=True)
+        for i in range(2):
+            shutil.copy(shapes / name / "00.png", tmp_path / "copies" / name / f"{i}.png")
+    return tmp_path / "copies"
+
+
+def test_images_of_which_none_can_be_held_out_are_refused_before_the_work(
+    copies: Path, tiny: dict, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(preparing, "load_backbone", None)
+    why = "No class has two different images: none can be held out to report on. Add images"
+    with pytest.raises(DataError, match=why):
+        transfer.fit(copies, "ridge", out=tmp_path / "run", **tiny)
+    with pytest.raises(DataError, match=why):
+        transfer.compare(copies, ["ridge"], out=tmp_path / "compared", quiet=True)
+    assert transfer.inspect(copies, quiet=True)["plan"][0].startswith(f"Refuse this dataset: {why}")
+    assert [path.name for path in tmp_path.iterdir()] == ["copies"]
+
+
+def test_a_share_too_small_for_a_test_part_is_refused(shapes: Path, tiny: dict, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Of 60 images none is held out .* or data.test_share is too small"):
+        transfer.fit(shapes, "ridge", out=tmp_path / "run", settings=["data.test_share=0.001"], **tiny)
+
+
+def test_copies_with_a_test_part_of_their_own_are_fitted(copies: Path, tiny: dict, tmp_path: Path) -> None:
+    parts = (("0.png", "train"), ("1.png", "test"))
+    rows = [f"{name}/{file},{name},{part}" for name in ("circle", "square") for file, part in parts]
+    (tmp_path / "split.csv").write_text("\n".join(["path,label,split", *rows]))
+    run = transfer.fit(copies, "knn", split=tmp_path / "split.csv", out=tmp_path / "run", **tiny)
+    assert run.metrics["test"]["n"] == 2
+    assert transfer.extract_features(copies, "test_resnet", weights=tiny["weights"], quiet=True).X.shape[0] == 4
 
 
 def test_all_images_broken_is_refused(tiny: dict, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from transfer.comparison.plans import Plan, make_plan
 from transfer.comparison.processes import fit_apart
 from transfer.comparison.results import Result, read_result, require_same, require_same_test_images
 from transfer.comparison.tables import COLUMNS, charge, describe, tabulate
-from transfer.dataset import Dataset, display, scan
+from transfer.dataset import Dataset, display, require_drawable, scan
 from transfer.errors import UsageError
 from transfer.features import require_strictly
 from transfer.files import cache_folder, remove, require_new, require_writable, scratch_folder, write_csv, write_json
@@ -78,6 +78,7 @@ def compare(
     progress = Progress(quiet)
     plan = make_plan(recipes, seeds, settings, **changes)
     dataset = scan(data)
+    require_drawable(dataset)
     if limits := {recipe.data.max_pixels for recipe in plan.recipes.values() if recipe.data.strict}:
         require_strictly(dataset, min(limits), progress)
     folder = _reserve(data, out)

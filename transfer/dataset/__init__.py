@@ -17,7 +17,16 @@ from transfer.dataset.parts import PARTS, reported_part
 from transfer.dataset.records import Dataset, Skipped, duplicates
 from transfer.dataset.scanning import Source, find_images, from_lists, scan
 from transfer.dataset.sniffing import sniff
-from transfer.dataset.splitting import Split, draw_split, held_out_share, read_split, thin_out, write_split
+from transfer.dataset.splitting import (
+    Split,
+    draw_split,
+    held_out_share,
+    read_split,
+    require_drawable,
+    require_test,
+    thin_out,
+    write_split,
+)
 from transfer.dataset.unreadable import stop_on_bad
 
 __all__ = [
@@ -41,7 +50,9 @@ __all__ = [
     "join_domains",
     "read_split",
     "reported_part",
+    "require_drawable",
     "require_faultless",
+    "require_test",
     "scan",
     "sniff",
     "stop_on_bad",

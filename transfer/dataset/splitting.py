@@ -79,6 +79,44 @@ def draw_split(
     return _complete(dataset, dataset.parts, seed=seed, test_share=test_share, val_share=val_share)
 
 
+def require_drawable(dataset: Dataset) -> None:
+    """Refuse a dataset that a test part has to be drawn from and cannot, whatever the seed and the share.
+
+    Raises
+    ------
+    DataError
+        No class has two different images.
+    """
+    if len(np.unique(dataset.parts)) < 2 and not _has_two_of_a_class(dataset):
+        raise DataError(
+            "No class has two different images: none can be held out to report on. Add images, or bring a test part "
+            "(train and test folders, or --test)."
+        )
+
+
+def require_test(dataset: Dataset, split: Split) -> None:
+    """Refuse a split that has nothing to report on.
+
+    Raises
+    ------
+    DataError
+        It says whether that is due to the images or to their number.
+    """
+    if len(split.indices("test")):
+        return
+    require_drawable(dataset)
+    raise DataError(
+        f"Of {count(len(dataset), 'image')} none is held out to report on: they are too few, or data.test_share is too "
+        "small. Add images, or raise it."
+    )
+
+
+def _has_two_of_a_class(dataset: Dataset) -> bool:
+    first: dict[int, str] = {}  # content of each class
+    images = zip(dataset.labels.tolist(), dataset.hashes, strict=True)
+    return any(first.setdefault(label, content) != content for label, content in images)
+
+
 def _complete(
     dataset: Dataset,
     given: np.ndarray,
@@ -109,7 +147,8 @@ def _complete(
             reason += _draw(dataset, parts, "test", test_share, seed)
         reason += _draw(dataset, parts, "val", val_share, seed)
         reason.append(f"train: {int((parts == 'train').sum())} images, the rest.")
-    cross_validate = len(np.unique(dataset.parts)) < 2 and len(dataset) < _SMALL_SET
+    is_small = len(np.unique(dataset.parts)) < 2 and len(dataset) < _SMALL_SET
+    cross_validate = is_small and _has_two_of_a_class(dataset)
     if cross_validate:
         reason.append(f"{len(dataset)} images are few for a test part: {_TRUST}")
     return Split(parts, reason, cross_validate)

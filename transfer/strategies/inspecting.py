@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from transfer.backbones import HANDMADE, default_preprocessing, full_name
-from transfer.dataset import Dataset, Source, Split, describe, draw_split, require_faultless, scan
+from transfer.dataset import Dataset, Source, Split, describe, draw_split, require_faultless, require_test, scan
+from transfer.errors import DataError
 from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
@@ -52,7 +53,11 @@ def inspect(
     if strict:
         require_faultless(dataset)
     split = draw_split(dataset, seed=seed)
-    plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
+    try:
+        require_test(dataset, split)
+        plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
+    except DataError as error:  # what is there is shown all the same
+        plan = [f"Refuse this dataset: {error}"]
     described = describe(dataset, split)
     notes = [*described["notes"], *decoded.notes]
     return {**described, "notes": notes, "pixels": decoded.pixels, "plan": plan}

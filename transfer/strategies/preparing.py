@@ -18,6 +18,8 @@ from transfer.dataset import (
     draw_split,
     join_domains,
     read_split,
+    require_drawable,
+    require_test,
     scan,
     stop_on_bad,
     thin_out,
@@ -60,6 +62,8 @@ def prepare(
             dataset = join_domains(dataset, _scan(test, recipe, progress, min_classes=1), few_target)
     if split is not None:
         read_split(split, dataset, seed=recipe.seed, before_decoding=True)
+    else:
+        require_drawable(dataset)
     with clock.time("load backbone"):
         backbone = _load(recipe)
         searched = candidates(backbone) if recipe.taps == (SEARCH,) else []
@@ -83,6 +87,7 @@ def prepare(
     dataset = extraction.dataset
     stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share, "--set data.max_bad_share")
     kept, parts = _find_parts(dataset, recipe, split)
+    require_test(dataset, parts)
     if len(kept) < len(dataset):
         dataset = dataset.keep(kept, _NOT_NEEDED)
     found = None
