@@ -11,6 +11,8 @@ run again.
 
 `--show` prints by how many points of test accuracy each fixed share is below the best one of its cell, and the share
 that val chooses: by log loss after a temperature, as `train.blend=val` does, and by accuracy, of half the way or more.
+Then how many test images are right at one end of the way and wrong at the other, as a share of the linear head's
+errors.
 """
 
 from __future__ import annotations
@@ -65,14 +67,17 @@ def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
         tuning.run()
         end, trainee = tuning.trainee.state(), tuning.trainee
         parts = {part: job.split.indices(part) for part in ("val", "test")}
-        shares = {}
+        shares, first = {}, np.empty(0)
         for share in SHARES:
             trainee.load_state_dict(blend(tuning._start, end, share))
             rows, _ = finetuning._features(job, tuning.backbone(), np.concatenate(list(parts.values())), "Features")
             head = LinearHead(*(tensor.detach().numpy() for tensor in (trainee.head.weight, trainee.head.bias)))
             scores = dict(zip(parts, np.split(head.scores(rows), [len(parts["val"])]), strict=True))
             labels = {part: job.dataset.labels[images] for part, images in parts.items()}
-            found = {part: float((scores[part].argmax(axis=1) == labels[part]).mean()) for part in parts}
+            hits = {part: scores[part].argmax(axis=1) == labels[part] for part in parts}
+            first = first if share else hits["test"]
+            found = {part: float(hits[part].mean()) for part in parts}
+            found["differing"] = float((hits["test"] != first).mean())
             tempered = LinearHead(head.weight, head.bias, fit_temperature(scores["val"], labels["val"]))
             found["val_log_loss"] = metrics.log_loss(tempered.probabilities(rows[: len(parts["val"])]), labels["val"])
             shares[str(share)] = {name: round(value, 5) for name, value in found.items()}
@@ -101,6 +106,9 @@ def _print(rows: list[dict]) -> None:
             ]
             cells.append(f"{statistics.mean(below):.1f} ({max(below):.1f})")
         print(f"| {name} | {' | '.join(cells)} |")
+    differing = [row["shares"]["1.0"]["differing"] / (1 - row["shares"]["0.0"]["test"]) for row in rows]
+    print(f"\nRight or wrong otherwise than the linear head, of its errors: {statistics.mean(differing):.2f} "
+          f"({min(differing):.2f} to {max(differing):.2f})")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -343,6 +343,18 @@ def test_an_arm_may_win_by_what_is_usual() -> None:
     assert race.find_winner(partial, deeper) is partial
 
 
+def test_few_images_that_are_answered_alike_are_no_certainty() -> None:
+    deep = arm("full", "1111111111" + "1110" + "0" * 6, "1111111111" + "1111" + "0" * 6)  # one of 20 images worse
+    deep.prior = Gap(0.12, 0.12)
+    assert deep.weighed is not None
+    assert not deep.has_won
+    deep.differing = 0.2  # on all images every fifth is answered differently
+    assert deep.weighed.standard_error > deep.gap.standard_error
+    assert deep.has_won
+    many = Gap(-0.01, 0.02, n=1000)
+    assert many.no_surer_than(0.2) == many
+
+
 def test_an_arm_that_leads_back_to_the_solved_head_is_not_taken() -> None:
     partial = arm("partial", "1111111111", FLAT)
     assert race.find_winner(partial, DeepArm("full", load_recipe("full"))) is partial

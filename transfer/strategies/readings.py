@@ -80,6 +80,14 @@ class Gap:
         """Whether it may still come to be above zero: it is not below by more than one standard error."""
         return self.mean >= -self.standard_error
 
+    def no_surer_than(self, differing: float) -> Gap:
+        """Return it with no smaller standard error than where this share of all images is answered differently.
+
+        Of a few images by chance nearly all may be answered alike, which says little about the others.
+        """
+        least = math.sqrt(differing / self.n) if self.n else 0.0
+        return Gap(self.mean, max(self.standard_error, least), self.n)
+
     def with_prior(self, prior: Gap | None) -> Gap:
         """Return what prior knowledge and this say together, weighted by the inverse of their variances.
 
