@@ -72,7 +72,7 @@ def main() -> None:
                     add_cell(arguments.out, known, row)
     known = [row for row in known if row["cell"][-1] == sorted(arguments.settings)]
     table = _by_cell(known)
-    print(f"\n{len(table)} cells, of which {len(_complete(table))} have all policies.\n")
+    print(f"\n{len(table)} cells, of which {len(_complete(table))} have every arm and auto.\n")
     _print_accuracies(table)
     _print_regrets(_complete(table))
     if arguments.csv:
@@ -152,7 +152,7 @@ def _by_cell(rows: list[dict]) -> dict[Cell, dict[str, dict]]:
 
 
 def _complete(table: dict[Cell, dict[str, dict]]) -> dict[Cell, dict[str, dict]]:
-    return {cell: found for cell, found in table.items() if {*ARMS, *AUTO} <= set(found)}
+    return {cell: found for cell, found in table.items() if {*ARMS, "auto"} <= set(found)}
 
 
 def _print_accuracies(table: dict[Cell, dict[str, dict]]) -> None:
@@ -169,14 +169,21 @@ def _print_accuracies(table: dict[Cell, dict[str, dict]]) -> None:
 def _print_regrets(table: dict[Cell, dict[str, dict]]) -> None:
     if not table:
         return
-    print("\n| policy | mean regret, points | 95th percentile | seconds, share of running every arm |")
-    print("|---|---|---|---|")
+    sizes = sorted({size for _, size, _ in table}, key=_number)
+    n_cells = {size: sum(cell[1] == size for cell in table) for size in sizes}
+    print("\nMean regret in points, the largest in brackets:\n")
+    print("| policy |", " | ".join(f"{size} per class ({n_cells[size]} cells)" for size in sizes), end="")
+    print(f" | all {len(table)} | 95th percentile | seconds, share of running every arm |")
+    print("|---" * (len(sizes) + 4) + "|")
     for policy, regrets in sorted(_regrets(table).items(), key=lambda item: statistics.mean(item[1].values())):
         values = sorted(regrets.values())
+        of_size = [[value for cell, value in regrets.items() if cell[1] == size] for size in sizes]
+        by_size = " | ".join(f"{statistics.mean(each):.1f} ({max(each):.1f})" if each else "" for each in of_size)
+        name = policy if len(values) == len(table) else f"{policy} ({len(values)} cells)"
         high = values[min(len(values) - 1, math.ceil(0.95 * len(values)) - 1)]
         shares = [_share(found, policy) for found in table.values() if policy in found]
         share = f"{statistics.mean(shares):.0%}" if shares else ""
-        print(f"| {policy} | {statistics.mean(values):.2f} | {high:.1f} | {share} |")
+        print(f"| {name} | {by_size} | {statistics.mean(values):.2f} | {high:.1f} | {share} |")
     alone = sum(len(_others(table, cell)) == 0 for cell in table)
     if alone:
         print(
@@ -189,7 +196,7 @@ def _regrets(table: dict[Cell, dict[str, dict]]) -> dict[str, dict[Cell, float]]
     found: dict[str, dict[Cell, float]] = defaultdict(dict)
     for cell, policies in table.items():
         best = policies[_oracle(table, cell)]["test"]
-        chosen = {policy: policies[policy]["test"] for policy in (*ARMS, *AUTO)}
+        chosen = {policy: policies[policy]["test"] for policy in (*ARMS, *AUTO) if policy in policies}
         if len({name for name, _, _ in table}) > 1:
             chosen["threshold on images per class"] = policies[_threshold_arm(table, cell)]["test"]
         for policy, accuracy in chosen.items():
