@@ -251,36 +251,29 @@ FLAT = "1010101010"
 
 
 @pytest.mark.parametrize(
-    ("partial", "full", "expected"),
+    ("read", "expected"),
     [
-        ("1111111111", "1111111111", "full"),  # no worse: the deeper of two that pay
-        ("1111111111", "1111111110", "full"),  # worse by one image, which is within one standard error
-        ("1111111111", "1010101010", "partial"),  # worse by more than one standard error
-        ("1010101111", "0101010110", "partial"),  # no better than the linear head
-        ("1010101010", "1111111110", "full"),
-        ("1010101010", "1010101011", "full"),  # one image more is within one standard error, but ten points
-        ("1010101010", "1010101010", None),
-        ("1010101010", None, None),
-        ("1111111011", None, "partial"),
+        ("1111111110", True),
+        ("1010101011", True),  # one image more is within one standard error, but ten points
+        ("1010101010", False),
+        ("0101010110", False),
     ],
 )
-def test_the_race_is_decided_by_what_is_gained(partial: str, full: str | None, expected: str | None) -> None:
-    deeper = arm("full", full, FLAT) if full else DeepArm("full", load_recipe("full"))
-    winner = race.find_winner(arm("partial", partial, FLAT), deeper)
-    assert (winner.name if winner else None) == expected
+def test_an_arm_wins_by_what_is_gained(read: str, expected: bool) -> None:
+    assert arm("full", read, FLAT).has_won == expected
 
 
 @pytest.mark.parametrize(
-    ("bigger", "gained", "expected"),
+    ("has_time", "gained", "expected"),
     [
-        (1000, True, ["full"]),  # small: all layers at once, and nothing after them
-        (1000, False, ["full"]),
-        (40, True, ["partial", "full"]),
-        (40, False, ["partial"]),  # all layers are not tried where two stages gain nothing
+        (True, True, ["full"]),  # all layers at once, and nothing after them
+        (True, False, ["full"]),
+        (False, True, ["partial"]),
+        (False, False, ["partial"]),
     ],
 )
-def test_a_bigger_dataset_tries_the_cheaper_way_first(
-    job: Job, monkeypatch: pytest.MonkeyPatch, bigger: int, gained: bool, expected: list[str]
+def test_where_there_is_time_all_layers_are_tried(
+    job: Job, monkeypatch: pytest.MonkeyPatch, has_time: bool, gained: bool, expected: list[str]
 ) -> None:
     tried = []
 
@@ -289,13 +282,11 @@ def test_a_bigger_dataset_tries_the_cheaper_way_first(
         tried_arm.reading, tried_arm.flat = reading("1" * 40 if gained else "0" * 40), reading("10" * 20)
 
     monkeypatch.setattr(race, "_try", read)
-    monkeypatch.setattr(race.Race, "has_time_for", lambda entered, tried_arm: True)
-    development = put_test_aside(job)
-    prior = judge_size(development.dataset.labels, len(job.dataset.classes), ChoiceSettings(bigger=bigger))
+    monkeypatch.setattr(race.Race, "has_time_for", lambda entered, arm: has_time or arm.name == "partial")
     linear = LinearArm("linear-svm", job.recipe, reading("10" * 20), 0.0)
-    winner = race.run_race(development, linear, is_bigger=prior.is_bigger).winner
+    winner = race.run_race(put_test_aside(job), linear, is_bigger=False).winner
     assert tried == expected
-    assert (winner.name if winner else None) == ("full" if gained else None)
+    assert (winner.name if winner else None) == (expected[0] if gained else None)
 
 
 @pytest.mark.parametrize(
@@ -337,10 +328,9 @@ def test_a_difference_on_too_few_images_is_nothing_in_the_record() -> None:
 
 def test_an_arm_may_win_by_what_is_usual() -> None:
     partial = arm("partial", FLAT, FLAT)
-    deeper = DeepArm("full", load_recipe("full"))
-    assert race.find_winner(partial, deeper) is None
+    assert not partial.has_won
     partial.prior = Gap(0.2, 0.2)
-    assert race.find_winner(partial, deeper) is partial
+    assert partial.has_won
 
 
 def test_few_images_that_are_answered_alike_are_no_certainty() -> None:
@@ -357,9 +347,9 @@ def test_few_images_that_are_answered_alike_are_no_certainty() -> None:
 
 def test_an_arm_that_leads_back_to_the_solved_head_is_not_taken() -> None:
     partial = arm("partial", "1111111111", FLAT)
-    assert race.find_winner(partial, DeepArm("full", load_recipe("full"))) is partial
+    assert partial.has_won
     partial.keeps_start = True
-    assert race.find_winner(partial, DeepArm("full", load_recipe("full"))) is None
+    assert not partial.has_won
 
 
 def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded() -> None:
@@ -372,20 +362,12 @@ def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded(
     assert entered.has_time_for(begun)
 
 
-@pytest.mark.parametrize(
-    ("left", "full", "expected", "bound"),
-    [
-        (200.0, 100.0, True, False),  # another trial of 20 s, and all layers after it
-        (110.0, 100.0, False, False),  # all layers would be left out: they come first
-        (110.0, 400.0, True, False),  # they are left out anyway
-        (60.0, 400.0, False, True),  # too little for another trial and half of the whole of it
-    ],
-)
-def test_another_trial_takes_no_time_from_all_layers(left: float, full: float, expected: bool, bound: bool) -> None:
+@pytest.mark.parametrize(("left", "expected"), [(80.0, True), (60.0, False)])
+def test_another_trial_leaves_time_for_the_end(left: float, expected: bool) -> None:
     partial = DeepArm("partial", load_recipe("partial"), seconds=20.0, n_trials=1, predicted_seconds=100.0)
-    entered = Race([partial, DeepArm("full", load_recipe("full"), predicted_seconds=full)], Allowance(left))
+    entered = Race([partial], Allowance(left))
     assert entered.has_time_for_more(partial) == expected
-    assert bool(entered.allowance.bound) == bound
+    assert bool(entered.allowance.bound) == (not expected)
 
 
 def test_where_the_user_gave_a_time_a_training_may_be_shorter() -> None:

@@ -1,10 +1,10 @@
-"""Race: deeper layers are trained on trial, for as long as they may still win.
+"""Race: deeper layers are trained on trial, where they may still win.
 
-Each way starts from the solved head and is judged on val, beside a linear head that has seen the same images. Of a
-bigger dataset the last two stages come first, and all layers follow where those gained something; without the time for
-that, and where val is small, the last two stages are trained again with other images as val, until the difference is
-settled. Of a small one all layers are a matter of minutes, and are tried at once. A trial leaves its checkpoint: the
-training of the way that is chosen goes on from there and costs nothing twice.
+Each way starts from the solved head and is judged on val, beside a linear head that has seen the same images. All
+layers come first: where there is time for them, the last two stages are hardly ever better (`docs/choosing.md`). Where
+there is not, the last two stages are trained, and where val is small again with other images as val, until the
+difference is settled. A trial leaves its checkpoint: the training of the way that is chosen goes on from there and
+costs nothing twice.
 """
 
 from __future__ import annotations
@@ -72,11 +72,6 @@ class DeepArm:
         """
         return self.weighed is not None and self.weighed.is_worth_it and not self.keeps_start
 
-    @property
-    def has_gained(self) -> bool:
-        """Whether it is above the linear head at all."""
-        return self.gap is not None and self.gap.mean > 0 and not self.keeps_start
-
 
 @dataclass
 class Race:
@@ -99,15 +94,8 @@ class Race:
         return False
 
     def has_time_for_more(self, arm: DeepArm) -> bool:
-        """Whether an arm can have another trial, and then still be trained on train and val together.
-
-        A bigger arm, for which there is time, comes first: it would gain more than another reading of this one tells.
-        """
-        trial = arm.seconds / arm.n_trials
-        for bigger in self.arms[self.arms.index(arm) + 1 :]:
-            if not bigger.outcome and self.allowance.suffices(bigger.predicted_seconds):
-                return self.allowance.suffices(trial + bigger.predicted_seconds)
-        if trial + arm.predicted_seconds / 2 < self.allowance.left:
+        """Whether an arm can have another trial, and then still be trained on train and val together."""
+        if arm.seconds / arm.n_trials + arm.predicted_seconds / 2 < self.allowance.left:
             return True
         self.allowance.bound.append(f"{arm.name} had {arm.n_trials} of {_MOST_TRIALS} trials.")
         return False
@@ -156,47 +144,30 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
 
 
 def run_race(development: Development, linear: LinearArm, *, is_bigger: bool) -> Race:
-    """Try all layers; of a bigger dataset the last two stages first, and all layers where they gain something.
+    """Try all layers, or the last two stages where there is no time for all.
 
     Parameters
     ----------
     linear
         The best of the linear arms.
     is_bigger
-        The dataset is a bigger one, on which all layers take long.
+        The dataset is a bigger one, on which a training takes long.
     """
     race = enter(development, offer(development.recipe, is_bigger=is_bigger))
-    partial, full = race.arms
     headroom = 1 - linear.reading.accuracy
     usual = _USUAL_SHARE * headroom
-    for arm in (partial, full) if is_bigger else (full, partial):
+    for arm in reversed(race.arms):
         arm.prior, arm.differing = Gap(usual, usual), _USUALLY_DIFFERING * headroom
         if arm.outcome:
             continue
-        if arm is full and partial.reading is not None and not partial.has_gained:
-            arm.outcome = "not tried: the last two stages gained nothing"
-        elif arm is partial and full.reading is not None:
-            arm.outcome = "not tried: all layers were, which takes little time for so few images"
+        if any(other.reading for other in race.arms):
+            arm.outcome = "not tried: there was time for all layers"
         elif race.has_time_for(arm):
             with development.clock.time(f"trial of {arm.name}"):
                 _try(race, development, arm, linear)
         development.progress.say(f"{arm.name}: {arm.outcome}.")
-    race.winner = find_winner(partial, full)
+    race.winner = next((arm for arm in race.arms if arm.has_won), None)
     return race
-
-
-def find_winner(partial: DeepArm, full: DeepArm) -> DeepArm | None:
-    """Return the arm that is better than the linear head by enough.
-
-    Where training layers has won, it is all of them, unless the last two stages are better by more than one standard
-    error on the same images: both have been trained by then, so neither is the cheaper one any more, and from the same
-    start more layers have more to gain (`docs/choosing.md`).
-    """
-    if partial.has_won and partial.reading and full.reading and full.has_gained:
-        return partial if gap(partial.reading, full.reading).is_won else full
-    if full.has_won:
-        return full
-    return partial if partial.has_won else None
 
 
 def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) -> None:
