@@ -347,9 +347,12 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
     refused(UsageError, "Did you mean 'epochs'", "partial", "train.epoch=3")
     refused(UsageError, "train.augment is 'heavy'", "partial", "train.augment=heavy")
     assert not (tmp_path / "run").exists()
-    one_each = {name: sorted((shapes / name).glob("*.png"))[0] for name in ("circle", "square")}
+    names = ("circle", "square")
+    two_each = [
+        sorted((shapes / name).glob("*.png"))[i] for name in names for i in (0, 1)
+    ]  # one for test, none for val
     with pytest.raises(DataError, match="validation images"):
-        transfer.fit((list(one_each.values()), list(one_each)), "partial", out=tmp_path / "run", **tiny)
+        transfer.fit((two_each, [path.parent.name for path in two_each]), "partial", out=tmp_path / "run", **tiny)
 
 
 @pytest.mark.slow
