@@ -261,7 +261,7 @@ def _draw(path: Path, table: dict[Cell, dict[str, dict]]) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for policy, regrets in _regrets(table).items():
         shares = [_share(found, policy) for found in table.values() if policy in found]
-        if shares:
+        if len(shares) == len(table):  # of other cells it would not compare
             x, y = statistics.mean(shares), statistics.mean(regrets.values())
             axes.scatter(x, y, s=60, color="C1" if policy in AUTO else "C0")
             axes.annotate(policy, (x, y), xytext=(6, 6), textcoords="offset points")
