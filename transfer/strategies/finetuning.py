@@ -55,9 +55,9 @@ from transfer.training import (
 )
 
 _HEAD = "logistic"  # whose loss is the one that training goes on with
-# of the way from the start, of which val may choose one; below half of it much is lost far from ImageNet
+# shares of the way from the start, of which val may choose one; below half of it much is lost far from ImageNet
 # (`bench/blends.py`)
-_SHARES = (1.0, 0.75, 0.5)
+_SHORTER = (0.75, 0.5)
 _REFITTED = "Then trained again up to that epoch on train and val together; val was scored before."
 
 
@@ -168,16 +168,17 @@ class Tuning:
         tells more of few images than how many are right.
         """
         job, labels = self.job, self.job.dataset.labels[self.job.split.indices("val")]
-        way = ""
+        judged, way = self._on_val(job.progress), ""
         if job.recipe.train.blend == "val":
-            kept, losses = self.trainee.state(), {}
-            for share in _SHARES:
+            kept, ways = self.trainee.state(), {1.0: judged}
+            for share in _SHORTER:
                 self._blend(kept, share)
-                losses[share] = metrics.log_loss(self._on_val(Progress(quiet=True))[1], labels)
-            self.share = min(_SHARES, key=losses.__getitem__)
+                ways[share] = self._on_val(Progress(quiet=True))
+            self.share = min(ways, key=lambda share: metrics.log_loss(ways[share][1], labels))
             self._blend(kept, self.share)
+            judged = ways[self.share]
             way = f" Weights {self.share:g} of the way there from the solved head, by log loss on val."
-        head, probabilities = self._on_val(job.progress)
+        head, probabilities, self._X_val = judged
         first, kept_epoch = outcome.history[0], outcome.history[outcome.best_epoch]
         rule = (
             f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best "
@@ -193,14 +194,16 @@ class Tuning:
         """Put the weights so far on the way from the start to those that were kept."""
         self.trainee.load_state_dict(blend(self._start, kept, share) if share < 1 else kept)
 
-    def _on_val(self, progress: Progress) -> tuple[LinearHead, np.ndarray]:
-        """Return the head as it now is, with the temperature that val gives it, and its probabilities (n, C) on val."""
+    def _on_val(self, progress: Progress) -> tuple[LinearHead, np.ndarray, np.ndarray]:
+        """Return the head as it now is, with the temperature that val gives it, and its probabilities (n, C) on val.
+
+        The features (n, d) of val come last.
+        """
         job, val = dataclasses.replace(self.job, progress=progress), self.job.split.indices("val")
-        self._X_val, _ = _features(job, self.backbone(), val, "Features of val")
+        X_val, _ = _features(job, self.backbone(), val, "Features of val")
         head = LinearHead(*_arrays(self.trainee.head))
-        temperature = fit_temperature(head.scores(self._X_val), job.dataset.labels[val])
-        head = dataclasses.replace(head, temperature=temperature)
-        return head, head.probabilities(self._X_val)
+        head = dataclasses.replace(head, temperature=fit_temperature(head.scores(X_val), job.dataset.labels[val]))
+        return head, head.probabilities(X_val), X_val
 
     def last_head(self, outcome: Outcome) -> FittedHead:
         """Return the trained head of a training in which nothing was chosen, and nothing is left to calibrate it on."""

@@ -131,7 +131,7 @@ def _carry_out(job: Job, folder: Path, asked: Recipe, choice: Choice | None, tri
     """Train, report on test, once, and write the run."""
     trained = fine_tune(job) if job.cut else fit_frozen(job)
     job.progress.say(trained.fitted.rule)
-    if choice and job.recipe.train.keep == "best" and trained.about.get("best_epoch") == 0:
+    if choice and not job.recipe.train.learns_from_val and trained.about.get("best_epoch") == 0:
         choice = dataclasses.replace(choice, reason=f"{choice.reason} {_NOTHING_ADDED}")
     with job.clock.time("evaluate"):
         labels = job.dataset.labels[job.split.indices("test")]
