@@ -1,11 +1,12 @@
 """Ways of fine-tuning compared on images that are never reported on: how the defaults are chosen.
 
-    python bench/defaults.py ../shared/data/clothing ../shared/data/cifar10 --per-class 25 --seeds 2 \
+    python bench/defaults.py ../shared/data/clothing ../shared/data/cifar10 --per-class 25 --seeds 2 [--val 8] \
         --try "" --try "train.label_smoothing=0" --try "train.augment=light train.label_smoothing=0"
 
-Of each set, the part that is not for testing is divided anew for every seed: N images per class to train on, 8 to check
-the epochs, and the others, at most 1,500, to score. The test part takes no part. `train.refit=false` holds throughout,
-so that ways are compared and not amounts of data. A JSON line per cell in `--out`; what is there is not run again.
+Of each set, the part that is not for testing is divided anew for every seed: N images per class to train on, `--val` to
+check the epochs, and the others, at most 1,500, to score. The test part takes no part. `train.refit=false` holds unless
+a way says otherwise, so that ways are compared and not amounts of data. A JSON line per cell in `--out`; what is there
+is not run again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from cells import add_cell, read_cells
 
-N_VAL = 8  # of each class
+N_VAL = 8  # of each class; in a cell, another number stands beside that of the training images
 N_SCORED = 1500
 
 
@@ -30,33 +31,34 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--per-class", type=int, default=25)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--val", type=int, default=N_VAL, help="images per class that check the epochs")
     parser.add_argument("--recipe", default="partial")
     parser.add_argument("--try", dest="ways", action="append", default=[], help="settings, with spaces between")
     parser.add_argument("--out", type=Path, default=Path("bench/results/defaults.jsonl"))
     arguments = parser.parse_args()
-    known = read_cells(arguments.out)
+    known, n, n_val = read_cells(arguments.out), arguments.per_class, arguments.val
     for way in arguments.ways or [""]:
         for folder in arguments.folders:
             for seed in range(arguments.seeds):
-                key = [folder.name, arguments.per_class, arguments.recipe, way, seed]
+                key = [folder.name, n if n_val == N_VAL else f"{n}+{n_val}", arguments.recipe, way, seed]
                 if key not in [row["cell"] for row in known]:
-                    row = {"cell": key, **_fit(folder, arguments.per_class, arguments.recipe, way.split(), seed)}
+                    row = {"cell": key, **_fit(folder, n, n_val, arguments.recipe, way.split(), seed)}
                     add_cell(arguments.out, known, row)
     cells = defaultdict(list)
     for row in known:
         name, size, recipe, way, _ = row["cell"]
         cells[name, size, recipe, way].append(100 * row["accuracy"])
-    for (name, size, recipe, way), values in sorted(cells.items()):
+    for (name, size, recipe, way), values in sorted(cells.items(), key=str):
         print(f"{name} {size} {recipe} {way or 'defaults'}: {statistics.mean(values):.1f} of {len(values)} seeds")
 
 
-def _fit(folder: Path, n: int, recipe: str, settings: list[str], seed: int) -> dict:
+def _fit(folder: Path, n: int, n_val: int, recipe: str, settings: list[str], seed: int) -> dict:
     import transfer
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "images.csv"
-        _divide(folder, n, seed, table)
+        _divide(folder, n, n_val, seed, table)
         fine_tuning = ["train.refit=false"] if recipe not in ("linear-svm", "logistic", "ridge", "frozen") else []
         options = {"settings": [*fine_tuning, *settings], "seed": seed, "quiet": True, "out": Path(scratch) / "run"}
         run = transfer.fit(table, recipe, report=False, **options)
@@ -68,7 +70,7 @@ def _fit(folder: Path, n: int, recipe: str, settings: list[str], seed: int) -> d
     }
 
 
-def _divide(folder: Path, n: int, seed: int, table: Path) -> None:
+def _divide(folder: Path, n: int, n_val: int, seed: int, table: Path) -> None:
     """Write a CSV file with the parts of one seed; copies of an image are left out."""
     from transfer.dataset import draw_split, scan
 
@@ -85,7 +87,7 @@ def _divide(folder: Path, n: int, seed: int, table: Path) -> None:
     for label, images in of_class.items():
         rng.shuffle(images)
         for k, i in enumerate(images):
-            part = "train" if k < n else "val" if k < n + N_VAL else "test"
+            part = "train" if k < n else "val" if k < n + n_val else "test"
             (scored if part == "test" else rows).append((dataset.paths[i], dataset.classes[label], part))
     rng.shuffle(scored)
     with open(table, "w", newline="") as out:

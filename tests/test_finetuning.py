@@ -127,21 +127,70 @@ def test_where_images_are_few_those_of_val_are_trained_on_in_the_end(
         return train(trainee, groups, examples, val, settings, *rest, **options)
 
     monkeypatch.setattr(finetuning, "train", watched)
-    once, again = (
+    once, again, onwards = (
         transfer.fit(shapes, strategy, out=tmp_path / name, settings=[*QUICK, f"train.refit={name}"], **tiny)
-        for name in ("false", "null")
+        for name in ("false", "null", "continue")
     )
     parts = [row["split"] for row in csv.DictReader((once.path / "split.csv").read_text().splitlines())]
     n_train, n_val = parts.count("train"), parts.count("val")
-    assert seen == [(n_train, False), (n_train, False), (n_train + n_val, True)]
+    assert seen == [(n_train, False), *2 * [(n_train, False), (n_train + n_val, True)]]
     assert (once.info["training"]["was_refitted"], again.info["training"]["was_refitted"]) == (False, True)
     assert "on train and val together" in again.info["head"]["rule"]
-    assert again.info["model"]["sha256"] != once.info["model"]["sha256"]
-    assert again.metrics["val"] == once.metrics["val"]  # of the training that had not seen val
+    assert "Then trained for 1 epoch more on train and val together" in onwards.info["head"]["rule"]
+    assert len({run.info["model"]["sha256"] for run in (once, again, onwards)}) == 3
+    # of the training that had not seen val
+    assert again.metrics["val"] == onwards.metrics["val"] == once.metrics["val"]
     assert again.info["head"]["temperature"] == once.info["head"]["temperature"]
     assert (again.path / "history.csv").read_text().splitlines()[1].split(",")[:7] == (
         once.path / "history.csv"
     ).read_text().splitlines()[1].split(",")[:7]
+
+
+def test_a_training_goes_on_with_val_from_where_it_was_more_slowly(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    train = finetuning.train
+
+    def watched(trainee, groups, examples, val, settings, *rest, **options):
+        before = trainee.state()
+        outcome = train(trainee, groups, examples, val, settings, *rest, **options)
+        calls.append((before, trainee.state(), groups, settings, outcome))
+        return outcome
+
+    monkeypatch.setattr(finetuning, "train", watched)
+    options = {"settings": [*QUICK, "train.epochs=7", "train.refit=continue"], "out": tmp_path / "run", **tiny}
+    run = transfer.fit(shapes, "full", **options)
+    (_, chosen, fast, *_, first), (start, end, slow, settings, _) = calls
+    assert all(torch.equal(start[name], chosen[name]) for name in chosen)  # the head too: it is not solved anew
+    assert not all(torch.equal(start[name], end[name]) for name in chosen)
+    assert [group["peak_lr"] for group in slow] == pytest.approx([0.3 * group["peak_lr"] for group in fast])
+    n_onwards = max(1, round(0.3 * first.best_epoch))
+    assert settings.n_epochs == settings.last_epoch == run.info["training"]["n_onwards"] == n_onwards
+    assert run.info["training"]["was_refitted"]
+    assert f"for {n_onwards} more, on val too" in run.report.path.read_text()
+
+
+def test_a_training_that_was_stopped_while_it_went_on_with_val_ends_the_same(
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
+    options = {"settings": [*QUICK, "train.refit=continue"], "resume": True, **tiny}
+    straight = transfer.fit(shapes, "partial", out=tmp_path / "straight", **options)
+    step = loop._Training._step
+
+    def fails(self, *inputs):
+        if self.val is None and self.state.n_done == 2:
+            raise MemoryError
+        return step(self, *inputs)
+
+    monkeypatch.setattr(loop._Training, "_step", fails)
+    with pytest.raises(MemoryError):
+        transfer.fit(shapes, "partial", out=tmp_path / "broken", **options)
+    monkeypatch.setattr(loop._Training, "_step", step)
+    run = transfer.fit(shapes, "partial", out=tmp_path / "broken", **options)
+    assert run.info["training"]["was_resumed"]
+    assert run.info["model"]["sha256"] == straight.info["model"]["sha256"]
 
 
 def test_where_the_last_epoch_is_kept_val_is_learned_from_at_once(
@@ -341,6 +390,8 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
     refused(UsageError, "train.blend.* should be less than or equal to 1", "full", "train.blend=2")
     refused(UsageError, "val cannot choose train.blend", "full", "train.keep=last", "train.blend=val")
     refused(UsageError, "leave out train.refit and train.patience", "full", "train.keep=last", "train.patience=3")
+    refused(UsageError, "train.refit=continue goes on", "full", "train.refit=continue", "train.blend=val")
+    refused(UsageError, "train.refit is 'maybe': .*'continue'", "full", "train.refit=maybe")
     refused(UsageError, "CutMix needs maps", "partial", "train.cutmix=1", "backbone=test_vit", "weights=random")
     refused(UsageError, "goes with --recipe partial", "linear-svm", "cut=layer2")
     refused(UsageError, "go with --recipe partial or full", "logistic")

@@ -110,7 +110,8 @@ class TrainSettings(_Settings):
     epochs: int = Field(10, ge=1)
     minutes: float | None = Field(None, gt=0)  # for the whole fit; None: as long as the epochs take
     min_steps: int = Field(200, ge=0)  # small sets get more epochs, so that they are trained at all
-    refit: bool | None = None  # after val has chosen the epoch, train again on train and val; None: if they are few
+    # after val has chosen the epoch, train again on train and val, or continue on both; None: again, if they are few
+    refit: Literal[True, False, "continue"] | None = None
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
     keep: Literal["best", "last"] = "best"  # the epoch that val finds best; or the last, after training on val too
     blend: Blend = 1.0  # of the way from the start to the epoch that is kept; val: val chooses among half and more
@@ -227,6 +228,8 @@ class Recipe(_Settings):
             yield "train.keep=last trains on val too, and nothing is judged: leave out train.refit and train.patience"
         if self.is_auto and self.train.learns_from_val:
             yield "auto compares ways of training on val: leave out train.keep, or name a recipe"
+        if self.train.refit == "continue" and (self.train.blend != 1 or self.train.frozen_epochs):
+            yield "train.refit=continue goes on with all layers and all of the way: leave out blend and frozen_epochs"
         if self.train.learns_from_val and self.train.blend == "val":
             yield "train.keep=last trains on val too, so val cannot choose train.blend: give a number"
         if not self.train.learns_from_val and self.train.blend not in (1.0, "val"):

@@ -14,7 +14,7 @@ from transfer.strategies.jobs import Clock
 # gone through again on train and val; an epoch of the plain way takes as long as 4.8 of these (`bench/finetune.py`)
 _LEAST_STEPS = 24_000
 _EPOCHS = 16
-_EPOCHS_REFITTED = 27
+_EPOCHS_AGAIN = 11
 _MOST_SECONDS = 1800.0
 _SHORTENED = 0.5  # of its usual length a training should have at least, where the user gave a time
 
@@ -48,19 +48,19 @@ class Allowance:
         return {"seconds": round(self.seconds, 1), "was_bound": bool(self.bound), "bound": self.bound}
 
 
-def allow(clock: Clock, seconds_per_image: float, n_train: int, *, is_refitted: bool) -> Allowance:
+def allow(clock: Clock, seconds_per_image: float, n_train: int, *, again: float) -> Allowance:
     """Return what the user has allowed, or what is usual on this machine.
 
     Parameters
     ----------
     seconds_per_image
         Of a step through all layers, forward and back.
-    is_refitted
-        The training is gone through again on train and val, up to the epoch that val chose.
+    again
+        How much of the training is spent again on train and val together: 0 to 1.
     """
     if math.isfinite(clock.deadline):
         return Allowance(max(0.0, clock.deadline - time.perf_counter()), is_asked=True)
-    n_epochs = _EPOCHS_REFITTED if is_refitted else _EPOCHS
+    n_epochs = _EPOCHS + again * _EPOCHS_AGAIN
     return Allowance(min(_MOST_SECONDS, seconds_per_image * max(_LEAST_STEPS, n_epochs * n_train)))
 
 

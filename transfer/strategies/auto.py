@@ -1,9 +1,9 @@
 """Auto: choose what is trained, by the size of the dataset and by measurement on images that are not reported on.
 
 First what the size says, then what linear heads on the frozen network show, then a race of deeper layers. A dearer way
-has to be better than the linear head by a standard error or a point, image by image on the same images, weighed with
-what is usual. Where classes have too few images, nothing is chosen: the weights of both ways are averaged. Nothing of
-the test part takes part (`development`).
+has to be better than the linear head by a standard error or a point on the same images, weighed with what is usual.
+Where classes have too few images, nothing is chosen: the weights of both ways are averaged. Nothing of the test part
+takes part (`development`).
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def _decide(development: Development, prior: Prior, evidence: Evidence) -> tuple
         most = f"{evidence.most_headroom:.1%} at most by a 95 % interval"
         return nobody, f"it gets {headroom:.1%} wrong, {most}, which leaves too little to gain by training layers"
     if settings.race:
-        race = run_race(development, evidence.best, is_bigger=prior.is_bigger)
+        race = run_race(development, evidence.best, evidence.first.reading, is_bigger=prior.is_bigger)
         return race, _why_of_race(race)
     least = {"partial": settings.partial_headroom, "full": settings.full_headroom}
-    race = enter(development, offer(development.recipe))
+    race = enter(development, offer(development.recipe, is_bigger=prior.is_bigger))
     for arm in race.arms:
         if arm.outcome:
             continue
@@ -102,7 +102,7 @@ def _average(development: Development, prior: Prior) -> tuple[Race, str]:
 
 def _why_of_race(race: Race) -> str:
     if race.winner is not None:
-        return f"it is {_compared(race.winner)} above the linear head on the same validation images"
+        return f"it is {_compared(race.winner)} above the linear head on validation images"
     tried = [arm for arm in race.arms if arm.reading is not None]
     if not tried:
         return "no deeper layers could be tried"

@@ -22,6 +22,7 @@ from transfer.training import Pace, Trainee, TrainingSettings, choose_pace, meas
 STARTS = {"solved": "the head starts solved", "zero": "the head starts at zero"}
 _VIEWS = 4  # of each image that are cached where disk, time and recipe allow
 _FEW = 2000  # training images, below which those of val are worth another training
+_ONWARDS = 0.3  # of the epochs, for which a training goes on with val, where it does
 _DISK_SHARE = 0.5  # of the free space that the cache may take
 _TIME_SHARE = 0.3  # of the time left that making views may take
 _REPORT_SECONDS = 2.0
@@ -38,7 +39,7 @@ class Course:
     dtype: str
     channels_last: bool
     is_folded: bool
-    refit: bool  # train again on train and val, up to the epoch that val chose
+    refit: bool  # train again, or a little more, on train and val
     seconds_per_image: float
 
     def pace(self, job: Job) -> Pace:
@@ -149,7 +150,8 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
     else:
         lines.append(f"{why}: the frozen part runs in every epoch.")
     seconds = course.n_epochs * _epoch_seconds(job, course, costs)
-    again = f", then again with the {n_val} of val" if course.refit else ""
+    then = "on" if job.recipe.train.refit == "continue" else "again"
+    again = f", then {then} with the {n_val} of val" if course.refit else ""
     lines.append(
         f"{course.n_epochs} epochs of {n_train} images{again}: about {max(1, round(seconds))} s of training in "
         f"{course.dtype}."
@@ -161,6 +163,16 @@ def usual_seconds(job: Job, course: Course, costs: Costs) -> float:
     """Return how long all epochs would take where time does not bind, with the views that are made before them."""
     views = _n_rows(job, course.views) * costs.row_seconds if course.views else 0.0
     return views + usual_epochs(job) * _epoch_seconds(job, course, costs)
+
+
+def epochs_onwards(n_epochs: int) -> int:
+    """Return for how many epochs a training of so many goes on with the images of val among the others."""
+    return max(1, round(_ONWARDS * n_epochs))
+
+
+def share_again(recipe: Recipe) -> float:
+    """Return how much of a training is spent again on train and val together, where it is."""
+    return _ONWARDS if recipe.train.refit == "continue" else 1.0
 
 
 def learned_from(recipe: Recipe, split: Split) -> np.ndarray:
@@ -176,7 +188,7 @@ def _n_images(job: Job) -> tuple[int, int]:
 
 def _is_refitted(job: Job) -> bool:
     wanted, (n_train, n_val) = job.recipe.train.refit, _n_images(job)
-    return n_val > 0 and (n_train < _FEW if wanted is None else wanted)
+    return n_val > 0 and (n_train < _FEW if wanted is None else bool(wanted))
 
 
 def _n_rows(job: Job, n_views: int) -> int:
@@ -201,9 +213,9 @@ def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
 
 
 def _epoch_seconds(job: Job, course: Course, costs: Costs) -> float:
-    """Return how long an epoch takes, with its like in the training that is gone through again."""
+    """Return how long an epoch takes, with its like in the training on train and val that comes after."""
     n_train, n_val = _n_images(job)
     live = 0.0 if course.views else costs.row_seconds
     step = course.seconds_per_image
-    again = (n_train + n_val) * (step + live) if course.refit else 0.0
+    again = share_again(job.recipe) * (n_train + n_val) * (step + live) if course.refit else 0.0
     return n_train * (step + live) + n_val * (_VAL_COST * step + live) + again

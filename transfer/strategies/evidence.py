@@ -41,6 +41,11 @@ class Evidence:
     bound: list[str] = field(default_factory=list)  # what was left out for want of time, one sentence each
 
     @property
+    def first(self) -> LinearArm:
+        """The cheapest: a head on the last features, for which no layers were chosen."""
+        return self.arms[0]
+
+    @property
     def headroom(self) -> float:
         """The share of images that the best linear head gets wrong: all that deeper layers could gain."""
         return 1 - self.best.reading.accuracy
@@ -105,7 +110,7 @@ def gather(development: Development, *, only_first: bool) -> Evidence:
 def _compare(found: Evidence, arm: LinearArm, images: np.ndarray | None = None) -> None:
     """Add an arm, and take it if it wins on these images."""
     best = found.best.reading
-    arm.gap = gap(arm.reading, best) if images is None else gap(arm.reading.on(images), best)
+    arm.gap = gap(arm.reading, best) if images is None else gap(arm.reading.on(images), best, found.first.reading)
     found.arms.append(arm)
     if arm.gap.is_won:
         found.best = arm

@@ -4,8 +4,9 @@ Epoch 0 is that head on the frozen network; a later epoch is kept only where val
 the result is the linear strategy's. (Recipes that copy others' ways start from a head of zeros instead, and may end
 below it.) With `train.blend=val` val chooses how far of the way from the start the weights lie, instead of whether they
 leave it at all (WiSE-FT, Wortsman et al., CVPR 2022). Where images are few, the training that val has chosen is gone
-through once more with the images of val among the others, as the linear strategies do with their heads. Where nothing
-is to be chosen (`train.keep=last`), val judges nothing and is learned from at once.
+through once more with the images of val among the others, as the linear strategies do with their heads; or it goes on
+with them for a few epochs (`train.refit=continue`). Where nothing is to be chosen (`train.keep=last`), val judges
+nothing and is learned from at once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import nn
 
 from transfer import cuts, machine, metrics
 from transfer.backbones import Backbone, fingerprint
+from transfer.dataset.names import count
 from transfer.errors import DataError, ResourceError
 from transfer.features import extract
 from transfer.files import cache_folder, scratch_folder
@@ -33,6 +35,7 @@ from transfer.strategies.courses import (
     Course,
     choose_course,
     describe_course,
+    epochs_onwards,
     find_costs,
     learned_from,
     usual_epochs,
@@ -59,6 +62,8 @@ _HEAD = "logistic"  # whose loss is the one that training goes on with
 # (`bench/blends.py`)
 _SHORTER = (0.75, 0.5)
 _REFITTED = "Then trained again up to that epoch on train and val together; val was scored before."
+_ONWARDS = "Then trained for {} more on train and val together; val was scored before."
+_ONWARDS_RATE = 0.3  # of the rates that it had, with which a finished training goes on (`docs/defaults.md`)
 
 
 def fine_tune(job: Job) -> Trained:
@@ -86,7 +91,7 @@ def fine_tune(job: Job) -> Trained:
         scores = {"val": metrics.evaluate(probabilities, labels, job.dataset.classes)}
         if tuning.course.refit and tuning.refit(outcome):
             head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
-            fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {_REFITTED}")
+            fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {tuning.end}")
         backbone = tuning.backbone()
         known = job.references(backbone.n_features) if tuning.was_refitted and detector else np.empty(0, int)
         shown = np.concatenate([known, job.split.indices("test")])
@@ -102,6 +107,7 @@ def fine_tune(job: Job) -> Trained:
         "stopped": outcome.stopped,
         "was_resumed": outcome.was_resumed,
         "was_refitted": tuning.was_refitted,
+        "n_onwards": tuning.n_onwards,
         "blend": tuning.share,
     }
     history = [dataclasses.asdict(row) for row in outcome.history]
@@ -119,12 +125,15 @@ class Tuning:
         Whether it was stopped before, and goes on.
     share
         Of the way from the start, that the weights lie.
+    n_onwards
+        Epochs that it went on for with the images of val.
     """
 
     def __init__(self, job: Job) -> None:
         assert job.cut is not None
         self.job = job
         self.was_refitted = False
+        self.n_onwards = 0
         self.share = 1.0 if job.recipe.train.blend == "val" else job.recipe.train.blend
         _, suffix = cuts.cut(job.backbone.model, job.cut, job.backbone.input_shape)
         # its weights are those of a solved head, before the first step
@@ -156,7 +165,8 @@ class Tuning:
             val = None if self.job.recipe.train.learns_from_val else self._looks.validation()
         with open_log(self.job.log, self.job.log_folder) as after_epoch:
             settings = self.course.settings(self.job)
-            outcome = self._train("training", images, examples, val, settings, self.checkpoints, after_epoch)
+            self._solve("training", images)
+            outcome = self._train("training", len(images), examples, val, settings, self.checkpoints, after_epoch)
         if outcome.stopped:
             self.job.progress.say(f"Training ended early: {outcome.stopped}.")
         return outcome
@@ -227,36 +237,50 @@ class Tuning:
     def refit(self, outcome: Outcome) -> bool:
         """Go through the training again up to the chosen epoch, with the images of val among the others.
 
-        Return False, with everything as it was, where the time does not suffice.
+        Or, with `train.refit=continue`, go on from the weights that val has chosen for fewer epochs, unless val has a
+        class that train has not. Return False, with everything as it was, where the time does not suffice.
         """
         job, kept = self.job, self.trainee.state()
-        images = job.split.development
+        images, labels = job.split.development, job.dataset.labels
+        is_known = bool(np.isin(labels[images], labels[job.split.indices("train")]).all())
+        goes_on = job.recipe.train.refit == "continue" and is_known
+        n_epochs = epochs_onwards(outcome.best_epoch) if goes_on else outcome.best_epoch
         try:
             with job.clock.time("views again"):
                 examples = self._looks.training(images, "train and val")
         except ResourceError as error:  # what val chose is there already
-            job.progress.say(f"Not trained again on train and val together: {error}")
+            job.progress.say(f"Not trained on train and val together: {error}")
             return False
         speed = outcome.history[outcome.best_epoch].images_per_second or math.inf
         n_known = len(job.references(job.backbone.n_features))
         end = self._costs.end_seconds(n_known + len(job.split.indices("test")))
-        if time.perf_counter() + outcome.best_epoch * len(images) / speed + end > job.clock.deadline:
-            job.progress.say("No time is left to train again on train and val together.")
+        if time.perf_counter() + n_epochs * len(images) / speed + end > job.clock.deadline:
+            job.progress.say("No time is left to train on train and val together.")
             return False
-        self.undo()
         settings = dataclasses.replace(
-            self.course.settings(job), last_epoch=outcome.best_epoch, patience=math.inf, blend=self.share
+            self.course.settings(job), last_epoch=n_epochs, patience=math.inf, blend=self.share
         )
-        about = {**self.course.to_dict(), "last_epoch": outcome.best_epoch}
+        if goes_on:
+            label, rate, settings = "training with val", _ONWARDS_RATE, dataclasses.replace(settings, n_epochs=n_epochs)
+        else:
+            label, rate = "training again", 1.0
+            self.undo()
+            self._solve(label, images)
+        about = {**self.course.to_dict(), "last_epoch": n_epochs, "from_epoch": goes_on * outcome.best_epoch}
         checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume, about=about)
         if checkpoints.load_about() != about:  # of an earlier fit with another budget
             checkpoints = Checkpoints(checkpoints.folder, resume=False, about=about)
-        again = self._train("training again", images, examples, None, settings, checkpoints)
-        self.was_refitted = not again.stopped
+        again = self._train(label, len(images), examples, None, settings, checkpoints, rate=rate)
+        self.was_refitted, self.n_onwards = not again.stopped, n_epochs * goes_on * (not again.stopped)
         if again.stopped:
-            job.progress.say(f"Training again ended early: {again.stopped}. What val chose is kept.")
+            job.progress.say(f"{label.capitalize()} ended early: {again.stopped}. What val chose is kept.")
             self.trainee.load_state_dict(kept)
         return self.was_refitted
+
+    @property
+    def end(self) -> str:
+        """How it was trained on train and val together, in words."""
+        return _ONWARDS.format(count(self.n_onwards, "epoch")) if self.n_onwards else _REFITTED
 
     @property
     def is_shortened(self) -> bool:
@@ -273,37 +297,43 @@ class Tuning:
         source = f"{backbone.source}, trained right of {self.job.cut}"
         return dataclasses.replace(backbone, weights_hash=fingerprint(backbone.model), source=source)
 
+    def _solve(self, label: str, images: np.ndarray) -> None:
+        """Start from the head that is solved on these images."""
+        job = self.job
+        with job.clock.time(f"head for {label}"):
+            start = _solve_head(job, images)
+        _start_head(self.trainee.head, start.head, job.recipe.train.start)
+        head = {name: tensor for name, tensor in self.trainee.state().items() if name.startswith("head.")}
+        self._start = {**self._pretrained, **head}
+        self._class_weights = start.class_weights
+
     def _train(
         self,
         label: str,
-        images: np.ndarray,
+        n_images: int,
         examples: Examples,
         val: Examples | None,
         settings: TrainingSettings,
         checkpoints: Checkpoints,
         after_epoch: Callable[[Epoch], None] = lambda row: None,
+        *,
+        rate: float = 1.0,
     ) -> Outcome:
-        """Solve the head on these images, and train with it from there."""
+        """Train from where the trainee is, at a share of the recipe's rates."""
         job, recipe = self.job, self.job.recipe.train
-        with job.clock.time(f"head for {label}"):
-            start = _solve_head(job, images)
-        _start_head(self.trainee.head, start.head, recipe.start)
-        head = {name: tensor for name, tensor in self.trainee.state().items() if name.startswith("head.")}
-        self._start = {**self._pretrained, **head}
-        self._class_weights = start.class_weights
         weights = None
-        if start.class_weights is not None:
-            weights = torch.tensor([start.class_weights.get(c, 0.0) for c in range(len(job.dataset.classes))])
+        if self._class_weights is not None:
+            weights = torch.tensor([self._class_weights.get(c, 0.0) for c in range(len(job.dataset.classes))])
         groups = parameter_groups(
             self.trainee.suffix.named_parameters(),
             self.trainee.head.parameters(),
             cuts.parameter_depths(job.backbone.model, job.backbone.input_shape),
-            lr=recipe.lr,
+            lr=rate * recipe.lr,
             backbone_share=recipe.backbone_lr,
             layer_decay=recipe.layer_decay,
             weight_decay=recipe.weight_decay,
         )
-        n_steps = (settings.last_epoch or settings.n_epochs) * math.ceil(len(images) / settings.batch_size)
+        n_steps = (settings.last_epoch or settings.n_epochs) * math.ceil(n_images / settings.batch_size)
         with job.clock.time(label), job.progress.task(label.capitalize(), n_steps, "steps") as advance:
             outcome = train(
                 self.trainee,

@@ -18,6 +18,7 @@ from transfer import machine
 from transfer.errors import UsageError
 from transfer.recipe import Recipe
 from transfer.strategies.allowance import Allowance, allow, in_words
+from transfer.strategies.courses import share_again
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.development import Development, other_val
 from transfer.strategies.evidence import LinearArm, read_on_val
@@ -45,6 +46,7 @@ class DeepArm:
     cut: str = ""
     reading: Reading | None = None
     flat: Reading | None = None  # of the linear head on the same images
+    known: Reading | None = None  # of a linear head on all images, by cross-validation
     seconds: float = 0.0
     predicted_seconds: float = math.inf  # of the whole of it
     is_begun: bool = False  # it was stopped in an earlier fit, and is gone on with whatever time is left
@@ -57,7 +59,12 @@ class DeepArm:
     @property
     def gap(self) -> Gap | None:
         """By how much it is above the linear head."""
-        return gap(self.reading, self.flat) if self.reading and self.flat else None
+        return gap(self.reading, self.flat, self.known) if self.reading and self.flat else None
+
+    @property
+    def is_set_right(self) -> bool:
+        """Whether the validation images were easier or harder than all are, and the gap is not the plain one."""
+        return self.gap != gap(self.reading, self.flat) if self.reading and self.flat else False
 
     @property
     def weighed(self) -> Gap | None:
@@ -105,13 +112,13 @@ def offer(recipe: Recipe, *, is_bigger: bool = False) -> list[DeepArm]:
     """Return the ways of training layers that may race, cheapest first.
 
     Of few images all of the way from the solved head is often too far: val chooses how far (`docs/choosing.md`). Of a
-    bigger dataset a trial is the whole training: to train once more on train and val together would take as long again,
-    for about a point. (`train.refit` says otherwise.)
+    bigger dataset the trial's training is not gone through again on train and val together, but goes on with both for a
+    few epochs. (`train.refit` says otherwise.)
     """
     train = recipe.train.model_dump()
-    if is_bigger and recipe.train.refit is None:
-        train["refit"] = False
-    if not is_bigger and recipe.choice.blend and recipe.train.start == "solved":
+    if is_bigger and recipe.train.refit is None and not recipe.train.frozen_epochs:
+        train["refit"] = "continue"
+    elif not is_bigger and recipe.choice.blend and recipe.train.start == "solved" and recipe.train.refit != "continue":
         train["blend"] = "val"
     return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
 
@@ -122,7 +129,7 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
     Those that the network does not offer say why.
     """
     machine.keep_memory()
-    seconds_per_image, is_refitted = 0.0, False
+    seconds_per_image, again = 0.0, 0.0
     n_val = len(development.split.indices("val"))
     for arm in arms:
         try:
@@ -134,22 +141,25 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
             arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
-            seconds_per_image, is_refitted = tuning.course.seconds_per_image, tuning.course.refit
+            seconds_per_image = tuning.course.seconds_per_image
+            again = share_again(arm.recipe) * tuning.course.refit
     n_train = len(development.split.indices("train"))
-    allowance = allow(development.clock, seconds_per_image, n_train, is_refitted=is_refitted)
+    allowance = allow(development.clock, seconds_per_image, n_train, again=again)
     if not all(arm.outcome for arm in arms):
         most = in_words(allowance.seconds)
         development.progress.say(f"Deeper layers may take {most} (--minutes M allows more or less).")
     return Race(arms, allowance)
 
 
-def run_race(development: Development, linear: LinearArm, *, is_bigger: bool) -> Race:
+def run_race(development: Development, linear: LinearArm, known: Reading, *, is_bigger: bool) -> Race:
     """Try all layers, or the last two stages where there is no time for all.
 
     Parameters
     ----------
     linear
         The best of the linear arms.
+    known
+        What a linear head on the last features got right of all images.
     is_bigger
         The dataset is a bigger one, on which a training takes long.
     """
@@ -157,7 +167,7 @@ def run_race(development: Development, linear: LinearArm, *, is_bigger: bool) ->
     headroom = 1 - linear.reading.accuracy
     usual = _USUAL_SHARE * headroom
     for arm in reversed(race.arms):
-        arm.prior, arm.differing = Gap(usual, usual), _USUALLY_DIFFERING * headroom
+        arm.known, arm.prior, arm.differing = known, Gap(usual, usual), _USUALLY_DIFFERING * headroom
         if arm.outcome:
             continue
         if any(other.reading for other in race.arms):
@@ -191,6 +201,8 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
             break
     assert arm.reading is not None
     arm.outcome = f"{arm.gap} against the linear head on {len(arm.reading.images)} validation images"
+    if arm.is_set_right:
+        arm.outcome += ", hard ones counted as often as there are among all images"
     arm.outcome += f"; weighed with what is usual {arm.weighed}"
     if arm.keeps_start:
         arm.outcome += "; no epoch was better than the solved head"

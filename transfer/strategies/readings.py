@@ -41,11 +41,12 @@ class Reading:
 
 _POINT = 0.01
 FEWEST = 10  # judged images, below which a difference says nothing
+_FEWEST_OF_A_KIND = 5  # easy or hard ones, whose mean says something
 
 
 @dataclass(frozen=True)
 class Gap:
-    """By how much one accuracy is above another, image by image on the same images."""
+    """By how much one accuracy is above another, from what both get right of the same images."""
 
     mean: float
     standard_error: float  # infinite where too few images were judged
@@ -107,11 +108,34 @@ class Gap:
         return f"{100 * self.mean:+.1f} ± {100 * self.standard_error:.1f} points"
 
 
-def gap(one: Reading, other: Reading) -> Gap:
-    """Compare two readings on the images that both have."""
-    _, here, there = np.intersect1d(one.images, other.images, return_indices=True)
+def gap(one: Reading, other: Reading, known: Reading | None = None) -> Gap:
+    """Compare two readings on the images that both have.
+
+    Parameters
+    ----------
+    known
+        What a head got right of all images, these and more. Where these happen to be easier or harder for it than all
+        are, the difference is set right: the mean on images that the head gets right and that on those that it gets
+        wrong count by how many there are of each among all (post-stratification). With fewer than five of either it is
+        left as it is.
+
+    References
+    ----------
+    Cochran, Sampling Techniques, 3rd ed. 1977, section 5A.9; for shares that are themselves read, section 12.3 (double
+    sampling for stratification).
+    """
+    images, here, there = np.intersect1d(one.images, other.images, return_indices=True)
     differences = one.hits[here].astype(float) - other.hits[there]
     n = len(differences)
     if n < FEWEST:
         return Gap(float(differences.mean()) if n else 0.0, math.inf, n)
-    return Gap(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n), n)
+    plain = Gap(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n), n)
+    easy = known.on(images).hits if known else np.empty(0, bool)
+    if known is None or len(easy) < n or min(easy.sum(), n - easy.sum()) < _FEWEST_OF_A_KIND:
+        return plain
+    share = known.accuracy
+    kinds = [(share, differences[easy]), (1 - share, differences[~easy])]
+    mean = sum(part * each.mean() for part, each in kinds)
+    variance = sum(part**2 * each.var(ddof=1) / len(each) for part, each in kinds)
+    variance += (kinds[0][1].mean() - kinds[1][1].mean()) ** 2 * share * (1 - share) / len(known.hits)
+    return Gap(float(mean), math.sqrt(variance), n)
