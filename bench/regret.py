@@ -9,7 +9,8 @@ the grid can grow by and by. FOLDER is any folder that `fit` takes.
 
 The frozen features of a dataset are extracted once, before its first cell, and every fit starts from a cache that has
 them and nothing else. `seconds` is the fit's own time; `feature_seconds` what the features of its images took, which is
-added once to the time of a policy, and once to that of running every arm.
+added once to the time of a policy, and once to that of running every arm. Where machines of two kinds took part in a
+cell, its times are not compared.
 
 Regret is the test accuracy of the oracle's arm less that of a policy, in points. The oracle's arm is the best by mean
 accuracy on the *other* seeds of the same dataset and size, and it is scored on this one, since the best of several
@@ -43,6 +44,7 @@ from cells import add_cell, read_cells
 ARMS = ("linear-svm", "frozen", "taps", "partial", "full")  # from the cheapest on
 EXTRA = {"taps": ["--recipe", "linear-svm", "--tap", "search"]}  # what is not a recipe's name
 AUTO = {"auto": [], "auto, no race": ["--no-race"]}
+_DIFFERING = 10
 Cell = tuple[str, str, int]  # dataset, images per class, seed
 
 
@@ -181,9 +183,13 @@ def _print_regrets(table: dict[Cell, dict[str, dict]]) -> None:
         by_size = " | ".join(f"{statistics.mean(each):.1f} ({max(each):.1f})" if each else "" for each in of_size)
         name = policy if len(values) == len(table) else f"{policy} ({len(values)} cells)"
         high = values[min(len(values) - 1, math.ceil(0.95 * len(values)) - 1)]
-        shares = [_share(found, policy) for found in table.values() if policy in found]
+        shares = _shares(table, policy)
         share = f"{statistics.mean(shares):.0%}" if shares else ""
         print(f"| {name} | {by_size} | {statistics.mean(values):.2f} | {high:.1f} | {share} |")
+    print(
+        f"\nA policy that answers one test image in {_DIFFERING} otherwise than the oracle's arm, and as often rightly, "
+        f"has a 95th percentile of {_chance(table):.1f} by chance alone."
+    )
     alone = sum(len(_others(table, cell)) == 0 for cell in table)
     if alone:
         print(
@@ -204,10 +210,25 @@ def _regrets(table: dict[Cell, dict[str, dict]]) -> dict[str, dict[Cell, float]]
     return found
 
 
-def _share(found: dict[str, dict], policy: str) -> float:
-    """Return the time of a policy as a share of running every arm; the features are counted once in both."""
-    features = found[policy]["feature_seconds"]
-    return (features + found[policy]["seconds"]) / (features + sum(found[arm]["seconds"] for arm in ARMS))
+def _chance(table: dict[Cell, dict[str, dict]]) -> float:
+    """Return the 95th percentile of differences that only the choice of the test images makes, in points."""
+    errors = [100 * math.sqrt(1 / _DIFFERING / found[ARMS[0]]["n"]) for found in table.values()]
+    draws = sorted(statistics.NormalDist(0, error).inv_cdf((i + 0.5) / 200) for error in errors for i in range(200))
+    return draws[round(0.95 * len(draws))]
+
+
+def _shares(table: dict[Cell, dict[str, dict]], policy: str) -> list[float]:
+    """Return the time of a policy as a share of running every arm, in each cell that one kind of machine has run.
+
+    The features are counted once in both.
+    """
+    shares = []
+    for found in table.values():
+        if policy in found and len({found[each]["machine"] for each in (policy, *ARMS)}) == 1:
+            features = found[policy]["feature_seconds"]
+            every_arm = sum(found[arm]["seconds"] for arm in ARMS)
+            shares.append((features + found[policy]["seconds"]) / (features + every_arm))
+    return shares
 
 
 def _others(table: dict[Cell, dict[str, dict]], cell: Cell) -> list[Cell]:
@@ -260,8 +281,8 @@ def _draw(path: Path, table: dict[Cell, dict[str, dict]]) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for policy, regrets in _regrets(table).items():
-        shares = [_share(found, policy) for found in table.values() if policy in found]
-        if len(shares) == len(table):  # of other cells it would not compare
+        shares = _shares(table, policy)
+        if shares and len(regrets) == len(table):  # of other cells it would not compare
             x, y = statistics.mean(shares), statistics.mean(regrets.values())
             axes.scatter(x, y, s=60, color="C1" if policy in AUTO else "C0")
             axes.annotate(policy, (x, y), xytext=(6, 6), textcoords="offset points")
