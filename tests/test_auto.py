@@ -328,6 +328,9 @@ def test_where_there_is_time_all_layers_are_tried(
         ([], False, ("val", None)),
         ([], True, (1.0, "continue")),  # to train again from the start would take as long again
         (["train.refit=true"], True, (1.0, True)),
+        (["train.blend=val"], True, ("val", None)),
+        (["train.frozen_epochs=1"], True, (1.0, None)),
+        (["train.refit=continue"], False, (1.0, "continue")),
         (["choice.blend=false"], False, (1.0, None)),
         (["train.start=zero"], False, (1.0, None)),  # there is nothing half way to zeros
     ],

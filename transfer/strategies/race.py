@@ -115,10 +115,10 @@ def offer(recipe: Recipe, *, is_bigger: bool = False) -> list[DeepArm]:
     bigger dataset the trial's training is not gone through again on train and val together, but goes on with both for a
     few epochs. (`train.refit` says otherwise.)
     """
-    train = recipe.train.model_dump()
-    if is_bigger and recipe.train.refit is None and not recipe.train.frozen_epochs:
+    asked, train = recipe.train, recipe.train.model_dump()
+    if is_bigger and asked.refit is None and asked.blend == 1 and not asked.frozen_epochs:
         train["refit"] = "continue"
-    elif not is_bigger and recipe.choice.blend and recipe.train.start == "solved" and recipe.train.refit != "continue":
+    elif not is_bigger and recipe.choice.blend and asked.start == "solved" and asked.refit != "continue":
         train["blend"] = "val"
     return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
 
