@@ -187,7 +187,7 @@ def _print_regrets(table: dict[Cell, dict[str, dict]]) -> None:
         share = f"{statistics.mean(shares):.0%}" if shares else ""
         print(f"| {name} | {by_size} | {statistics.mean(values):.2f} | {high:.1f} | {share} |")
     print(
-        f"\nA policy that answers one test image in {_DIFFERING} otherwise than the oracle's arm, and as often rightly, "
+        f"\nA policy that answers one test image in {_DIFFERING} otherwise than the oracle's arm, as often right, "
         f"has a 95th percentile of {_chance(table):.1f} by chance alone."
     )
     alone = sum(len(_others(table, cell)) == 0 for cell in table)
