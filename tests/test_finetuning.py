@@ -168,7 +168,7 @@ def test_a_training_goes_on_with_val_from_where_it_was_more_slowly(
     n_onwards = max(1, round(0.3 * first.best_epoch))
     assert settings.n_epochs == settings.last_epoch == run.info["training"]["n_onwards"] == n_onwards
     assert run.info["training"]["was_refitted"]
-    assert f"for {n_onwards} more, on val too" in run.report.path.read_text()
+    assert f"for {n_onwards} more epochs, on val too" in run.report.path.read_text()
 
 
 def test_a_training_that_was_stopped_while_it_went_on_with_val_ends_the_same(
