@@ -44,7 +44,7 @@ from cells import add_cell, read_cells
 ARMS = ("linear-svm", "frozen", "taps", "partial", "full")  # from the cheapest on
 EXTRA = {"taps": ["--recipe", "linear-svm", "--tap", "search"]}  # what is not a recipe's name
 AUTO = {"auto": [], "auto, no race": ["--no-race"]}
-_DIFFERING = 10
+_DIFFERING = 10  # one image in so many, where it is said what chance alone would do
 Cell = tuple[str, str, int]  # dataset, images per class, seed
 
 

@@ -91,7 +91,7 @@ def fine_tune(job: Job) -> Trained:
         scores = {"val": metrics.evaluate(probabilities, labels, job.dataset.classes)}
         if tuning.course.refit and tuning.refit(outcome):
             head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
-            fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {tuning.end}")
+            fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {tuning.refit_in_words}")
         backbone = tuning.backbone()
         known = job.references(backbone.n_features) if tuning.was_refitted and detector else np.empty(0, int)
         shown = np.concatenate([known, job.split.indices("test")])
@@ -266,20 +266,22 @@ class Tuning:
             label, rate = "training again", 1.0
             self.undo()
             self._solve(label, images)
-        about = {**self.course.to_dict(), "last_epoch": n_epochs, "from_epoch": goes_on * outcome.best_epoch}
+        about = {**self.course.to_dict(), "last_epoch": n_epochs, "from_epoch": outcome.best_epoch if goes_on else 0}
         checkpoints = Checkpoints(self.checkpoints.folder / "again", resume=job.resume, about=about)
         if checkpoints.load_about() != about:  # of an earlier fit with another budget
             checkpoints = Checkpoints(checkpoints.folder, resume=False, about=about)
         again = self._train(label, len(images), examples, None, settings, checkpoints, rate=rate)
-        self.was_refitted, self.n_onwards = not again.stopped, n_epochs * goes_on * (not again.stopped)
+        self.was_refitted = not again.stopped
+        if goes_on and self.was_refitted:
+            self.n_onwards = n_epochs
         if again.stopped:
             job.progress.say(f"{label.capitalize()} ended early: {again.stopped}. What val chose is kept.")
             self.trainee.load_state_dict(kept)
         return self.was_refitted
 
     @property
-    def end(self) -> str:
-        """How it was trained on train and val together, in words."""
+    def refit_in_words(self) -> str:
+        """How it was trained on train and val together, where it was."""
         return _ONWARDS.format(count(self.n_onwards, "epoch")) if self.n_onwards else _REFITTED
 
     @property

@@ -62,11 +62,6 @@ class DeepArm:
         return gap(self.reading, self.flat, self.known) if self.reading and self.flat else None
 
     @property
-    def is_set_right(self) -> bool:
-        """Whether the validation images were easier or harder than all are, and the gap is not the plain one."""
-        return self.gap != gap(self.reading, self.flat) if self.reading and self.flat else False
-
-    @property
     def weighed(self) -> Gap | None:
         """The gap, weighed with what training layers usually gains."""
         return self.gap.no_surer_than(self.differing).with_prior(self.prior) if self.gap else None
@@ -200,8 +195,9 @@ def _try(race: Race, development: Development, arm: DeepArm, linear: LinearArm) 
         if arm.keeps_start or arm.gap.is_settled or not arm.gap.can_win or len(arm.reading.images) >= _ENOUGH:
             break
     assert arm.reading is not None
+    assert arm.gap is not None
     arm.outcome = f"{arm.gap} against the linear head on {len(arm.reading.images)} validation images"
-    if arm.is_set_right:
+    if arm.gap.is_set_right:
         arm.outcome += ", hard ones counted as often as there are among all images"
     arm.outcome += f"; weighed with what is usual {arm.weighed}"
     if arm.keeps_start:

@@ -51,6 +51,7 @@ class Gap:
     mean: float
     standard_error: float  # infinite where too few images were judged
     n: int = 0  # images that both have
+    is_set_right: bool = False  # easy and hard images count as often as there are among all, not among these
 
     @property
     def is_known(self) -> bool:
@@ -138,4 +139,4 @@ def gap(one: Reading, other: Reading, known: Reading | None = None) -> Gap:
     mean = sum(part * each.mean() for part, each in kinds)
     variance = sum(part**2 * each.var(ddof=1) / len(each) for part, each in kinds)
     variance += (kinds[0][1].mean() - kinds[1][1].mean()) ** 2 * share * (1 - share) / len(known.hits)
-    return Gap(float(mean), math.sqrt(variance), n)
+    return Gap(float(mean), math.sqrt(variance), n, is_set_right=True)
