@@ -21,10 +21,9 @@ from transfer.choice import Choice
 from transfer.errors import ArtefactError, UsageError
 from transfer.progress import Progress
 from transfer.recipe import ChoiceSettings, load_recipe
-from transfer.strategies import race
+from transfer.strategies import courses, race
 from transfer.strategies.allowance import Allowance, allow
 from transfer.strategies.auto import _deep_row, choose
-from transfer.strategies.courses import share_again
 from transfer.strategies.development import Development, other_val, put_test_aside
 from transfer.strategies.evidence import LinearArm
 from transfer.strategies.jobs import Clock, Job
@@ -325,14 +324,14 @@ def test_where_there_is_time_all_layers_are_tried(
 @pytest.mark.parametrize(
     ("settings", "is_bigger", "expected"),
     [
-        ([], False, ("val", None)),
-        ([], True, (1.0, "continue")),  # to train again from the start would take as long again
+        ([], False, ("val", "continue")),  # to train again from the start would take as long again
+        ([], True, (1.0, "continue")),
         (["train.refit=true"], True, (1.0, True)),
-        (["train.blend=val"], True, ("val", None)),
+        (["train.refit=true"], False, ("val", True)),
+        (["train.blend=val"], True, ("val", "continue")),
         (["train.frozen_epochs=1"], True, (1.0, None)),
-        (["train.refit=continue"], False, (1.0, "continue")),
-        (["choice.blend=false"], False, (1.0, None)),
-        (["train.start=zero"], False, (1.0, None)),  # there is nothing half way to zeros
+        (["choice.blend=false"], False, (1.0, "continue")),
+        (["train.start=zero"], False, (1.0, "continue")),  # there is nothing half way to zeros
     ],
 )
 def test_how_layers_are_trained_that_race(settings: list[str], is_bigger: bool, expected: tuple) -> None:
@@ -416,7 +415,7 @@ def test_where_the_user_gave_a_time_a_training_may_be_shorter() -> None:
 def test_the_usual_time_suffices_for_all_layers(n_train: int) -> None:
     n_val = n_train // 5
     epochs = max(10, math.ceil(200 / math.ceil(n_train / 32)))
-    again = 1.0 if n_train + n_val < 1000 else share_again(load_recipe("full", ["train.refit=continue"]))
+    again = 1.0 if n_train + n_val < 1000 else courses._ONWARDS
     n_steps = epochs * (n_train + n_val / 3 + again * (n_train + n_val))
     assert 0.03 * n_steps <= allow(Clock(), 0.03, n_train, again=again).seconds
     assert 1.1 * 0.025 * n_steps <= allow(Clock(), 0.025, n_train, again=again).seconds  # with time to spare

@@ -256,12 +256,13 @@ def test_val_chooses_the_blend_with_the_least_log_loss(
     assert "lie" in transfer.write_report(run, tmp_path / "page.html").path.read_text()
 
     start, tensors = load_file(weights), {}
-    for chosen in (1.0, 0.5):
-        half = fit(f"{chosen}", "train.blend=val", "train.refit=false")
-        tensors[chosen] = load_file(half.path / "model.safetensors")
-    for name in start.keys() & tensors[1.0].keys():
-        if start[name].is_floating_point():
-            torch.testing.assert_close(tensors[0.5][name], (start[name] + tensors[1.0][name]) / 2)
+    for refit in ("false", "true", "continue"):  # half of the whole way, what comes with val included
+        for chosen in (1.0, 0.5):
+            half = fit(f"{chosen}-{refit}", "train.blend=val", f"train.refit={refit}")
+            tensors[chosen] = load_file(half.path / "model.safetensors")
+        for name in start.keys() & tensors[1.0].keys():
+            if start[name].is_floating_point():
+                torch.testing.assert_close(tensors[0.5][name], (start[name] + tensors[1.0][name]) / 2)
 
 
 def test_an_epoch_below_the_start_is_not_called_kept(
@@ -390,7 +391,7 @@ def test_wrong_settings_are_refused_in_words(shapes: Path, tiny: dict, tmp_path:
     refused(UsageError, "train.blend.* should be less than or equal to 1", "full", "train.blend=2")
     refused(UsageError, "val cannot choose train.blend", "full", "train.keep=last", "train.blend=val")
     refused(UsageError, "leave out train.refit and train.patience", "full", "train.keep=last", "train.patience=3")
-    refused(UsageError, "train.refit=continue goes on", "full", "train.refit=continue", "train.blend=val")
+    refused(UsageError, "train.refit=continue goes on", "full", "train.refit=continue", "train.frozen_epochs=1")
     refused(UsageError, "train.refit is 'maybe': .*'continue'", "full", "train.refit=maybe")
     refused(UsageError, "CutMix needs maps", "partial", "train.cutmix=1", "backbone=test_vit", "weights=random")
     refused(UsageError, "goes with --recipe partial", "linear-svm", "cut=layer2")

@@ -228,8 +228,8 @@ class Recipe(_Settings):
             yield "train.keep=last trains on val too, and nothing is judged: leave out train.refit and train.patience"
         if self.is_auto and self.train.learns_from_val:
             yield "auto compares ways of training on val: leave out train.keep, or name a recipe"
-        if self.train.refit == "continue" and (self.train.blend != 1 or self.train.frozen_epochs):
-            yield "train.refit=continue goes on with all layers and all of the way: leave out blend and frozen_epochs"
+        if self.train.refit == "continue" and self.train.frozen_epochs:
+            yield "train.refit=continue goes on with all layers: leave out frozen_epochs"
         if self.train.learns_from_val and self.train.blend == "val":
             yield "train.keep=last trains on val too, so val cannot choose train.blend: give a number"
         if not self.train.learns_from_val and self.train.blend not in (1.0, "val"):

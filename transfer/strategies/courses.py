@@ -39,8 +39,13 @@ class Course:
     dtype: str
     channels_last: bool
     is_folded: bool
-    refit: bool  # train again, or a little more, on train and val
+    again: float  # of the training, spent on train and val together after it: 1 as much again, less to go on, 0 nothing
     seconds_per_image: float
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the training goes on with the images of val, and does not start anew with them."""
+        return 0 < self.again < 1
 
     def pace(self, job: Job) -> Pace:
         """Return device, type and layout of the computation."""
@@ -116,7 +121,7 @@ def choose_course(job: Job, trainee: Trainee, at: str, costs: Costs) -> Course:
     views = _n_views(job, at, costs, left)
     if math.isfinite(left) and views:
         left -= _n_rows(job, views) * costs.row_seconds
-    again = _is_refitted(job)
+    again = _again(job)
     course = Course(at, 0, views, pace.dtype, pace.channels_last, pace.is_folded, again, pace.seconds_per_image)
     n_epochs = usual_epochs(job)
     if math.isfinite(left):
@@ -150,8 +155,7 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
     else:
         lines.append(f"{why}: the frozen part runs in every epoch.")
     seconds = course.n_epochs * _epoch_seconds(job, course, costs)
-    then = "on" if job.recipe.train.refit == "continue" else "again"
-    again = f", then {then} with the {n_val} of val" if course.refit else ""
+    again = f", then {'on' if course.goes_on else 'again'} with the {n_val} of val" if course.again else ""
     lines.append(
         f"{course.n_epochs} epochs of {n_train} images{again}: about {max(1, round(seconds))} s of training in "
         f"{course.dtype}."
@@ -170,11 +174,6 @@ def epochs_onwards(n_epochs: int) -> int:
     return max(1, round(_ONWARDS * n_epochs))
 
 
-def share_again(recipe: Recipe) -> float:
-    """Return how much of a training is spent again on train and val together, where it is."""
-    return _ONWARDS if recipe.train.refit == "continue" else 1.0
-
-
 def learned_from(recipe: Recipe, split: Split) -> np.ndarray:
     """Return the images that training learns from: those of val too where they judge nothing."""
     return split.development if recipe.train.learns_from_val else split.indices("train")
@@ -186,15 +185,18 @@ def _n_images(job: Job) -> tuple[int, int]:
     return n_learned, len(job.split.development) - n_learned
 
 
-def _is_refitted(job: Job) -> bool:
+def _again(job: Job) -> float:
+    """Return how much of a training is spent on train and val together after it."""
     wanted, (n_train, n_val) = job.recipe.train.refit, _n_images(job)
-    return n_val > 0 and (n_train < _FEW if wanted is None else bool(wanted))
+    if not n_val or wanted is False or (wanted is None and n_train >= _FEW):
+        return 0.0
+    return _ONWARDS if wanted == "continue" else 1.0
 
 
 def _n_rows(job: Job, n_views: int) -> int:
     """Return how many rows are kept: the views of what is trained on, in the end val included, and val as it is."""
     n_train, n_val = _n_images(job)
-    return n_views * (n_train + n_val * _is_refitted(job)) + n_val
+    return n_views * (n_train + n_val * bool(_again(job))) + n_val
 
 
 def _n_views(job: Job, at: str, costs: Costs, left: float) -> int:
@@ -217,5 +219,5 @@ def _epoch_seconds(job: Job, course: Course, costs: Costs) -> float:
     n_train, n_val = _n_images(job)
     live = 0.0 if course.views else costs.row_seconds
     step = course.seconds_per_image
-    again = share_again(job.recipe) * (n_train + n_val) * (step + live) if course.refit else 0.0
+    again = course.again * (n_train + n_val) * (step + live)
     return n_train * (step + live) + n_val * (_VAL_COST * step + live) + again

@@ -89,7 +89,7 @@ def fine_tune(job: Job) -> Trained:
         detector = tuning.detect_novelty()
         labels = job.dataset.labels[job.split.indices("val")]
         scores = {"val": metrics.evaluate(probabilities, labels, job.dataset.classes)}
-        if tuning.course.refit and tuning.refit(outcome):
+        if tuning.course.again and tuning.refit(outcome):
             head = LinearHead(*_arrays(tuning.trainee.head), fitted.head.temperature)  # the temperature that val gave
             fitted = dataclasses.replace(fitted, head=head, rule=f"{fitted.rule} {tuning.refit_in_words}")
         backbone = tuning.backbone()
@@ -139,7 +139,7 @@ class Tuning:
         # its weights are those of a solved head, before the first step
         head = nn.utils.skip_init(nn.Linear, job.backbone.n_features, len(job.dataset.classes))
         self.trainee = Trainee(job.backbone, suffix, head, freeze_batchnorm=job.recipe.train.batchnorm == "frozen")
-        self._pretrained = self.trainee.state()
+        self._pretrained = self._start = self._end = self.trainee.state()  # the last two: of the way that training goes
         self.checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
         known = self.checkpoints.load_about()
         costs = self._costs = find_costs(job, job.cut)
@@ -179,13 +179,14 @@ class Tuning:
         """
         job, labels = self.job, self.job.dataset.labels[self.job.split.indices("val")]
         judged, way = self._on_val(job.progress), ""
+        self._end = self.trainee.state()
         if job.recipe.train.blend == "val":
-            kept, ways = self.trainee.state(), {1.0: judged}
+            ways = {1.0: judged}
             for share in _SHORTER:
-                self._blend(kept, share)
+                self._blend(share)
                 ways[share] = self._on_val(Progress(quiet=True))
             self.share = min(ways, key=lambda share: metrics.log_loss(ways[share][1], labels))
-            self._blend(kept, self.share)
+            self._blend(self.share)
             judged = ways[self.share]
             way = f" Weights {self.share:g} of the way there from the solved head, by log loss on val."
         head, probabilities, self._X_val = judged
@@ -200,9 +201,9 @@ class Tuning:
         fitted = FittedHead(head, job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
         return fitted, probabilities
 
-    def _blend(self, kept: dict[str, torch.Tensor], share: float) -> None:
-        """Put the weights so far on the way from the start to those that were kept."""
-        self.trainee.load_state_dict(blend(self._start, kept, share) if share < 1 else kept)
+    def _blend(self, share: float) -> None:
+        """Put the weights so far on the way from the start to where training led."""
+        self.trainee.load_state_dict(blend(self._start, self._end, share) if share < 1 else self._end)
 
     def _on_val(self, progress: Progress) -> tuple[LinearHead, np.ndarray, np.ndarray]:
         """Return the head as it now is, with the temperature that val gives it, and its probabilities (n, C) on val.
@@ -237,13 +238,12 @@ class Tuning:
     def refit(self, outcome: Outcome) -> bool:
         """Go through the training again up to the chosen epoch, with the images of val among the others.
 
-        Or, with `train.refit=continue`, go on from the weights that val has chosen for fewer epochs, unless val has a
-        class that train has not. Return False, with everything as it was, where the time does not suffice.
+        Or, with `train.refit=continue`, go on for fewer epochs from the epoch that val has chosen. Either way the
+        weights then go as far of the way as val chose. Return False, with everything as it was, where the time does not
+        suffice.
         """
-        job, kept = self.job, self.trainee.state()
-        images, labels = job.split.development, job.dataset.labels
-        is_known = bool(np.isin(labels[images], labels[job.split.indices("train")]).all())
-        goes_on = job.recipe.train.refit == "continue" and is_known
+        job, start = self.job, self._start
+        images, goes_on = job.split.development, self.course.goes_on
         n_epochs = epochs_onwards(outcome.best_epoch) if goes_on else outcome.best_epoch
         try:
             with job.clock.time("views again"):
@@ -257,11 +257,10 @@ class Tuning:
         if time.perf_counter() + n_epochs * len(images) / speed + end > job.clock.deadline:
             job.progress.say("No time is left to train on train and val together.")
             return False
-        settings = dataclasses.replace(
-            self.course.settings(job), last_epoch=n_epochs, patience=math.inf, blend=self.share
-        )
+        settings = dataclasses.replace(self.course.settings(job), last_epoch=n_epochs, patience=math.inf)
         if goes_on:
             label, rate, settings = "training with val", _ONWARDS_RATE, dataclasses.replace(settings, n_epochs=n_epochs)
+            self._blend(1)
         else:
             label, rate = "training again", 1.0
             self.undo()
@@ -272,11 +271,13 @@ class Tuning:
             checkpoints = Checkpoints(checkpoints.folder, resume=False, about=about)
         again = self._train(label, len(images), examples, None, settings, checkpoints, rate=rate)
         self.was_refitted = not again.stopped
-        if goes_on and self.was_refitted:
-            self.n_onwards = n_epochs
-        if again.stopped:
+        if self.was_refitted:
+            self.n_onwards = n_epochs if goes_on else 0
+            self._end = self.trainee.state()
+        else:
             job.progress.say(f"{label.capitalize()} ended early: {again.stopped}. What val chose is kept.")
-            self.trainee.load_state_dict(kept)
+            self._start = start
+        self._blend(self.share)
         return self.was_refitted
 
     @property

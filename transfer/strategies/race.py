@@ -18,7 +18,6 @@ from transfer import machine
 from transfer.errors import UsageError
 from transfer.recipe import Recipe
 from transfer.strategies.allowance import Allowance, allow, in_words
-from transfer.strategies.courses import share_again
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.development import Development, other_val
 from transfer.strategies.evidence import LinearArm, read_on_val
@@ -106,14 +105,14 @@ class Race:
 def offer(recipe: Recipe, *, is_bigger: bool = False) -> list[DeepArm]:
     """Return the ways of training layers that may race, cheapest first.
 
-    Of few images all of the way from the solved head is often too far: val chooses how far (`docs/choosing.md`). Of a
-    bigger dataset the trial's training is not gone through again on train and val together, but goes on with both for a
-    few epochs. (`train.refit` says otherwise.)
+    Of few images all of the way from the solved head is often too far: val chooses how far (`docs/choosing.md`). The
+    trial's training is not gone through again on train and val together, which would take as long, but goes on with
+    both for a few epochs. (`train.refit` says otherwise.)
     """
     asked, train = recipe.train, recipe.train.model_dump()
-    if is_bigger and asked.refit is None and asked.blend == 1 and not asked.frozen_epochs:
+    if asked.refit is None and not asked.frozen_epochs:
         train["refit"] = "continue"
-    elif not is_bigger and recipe.choice.blend and asked.start == "solved" and asked.refit != "continue":
+    if not is_bigger and recipe.choice.blend and asked.start == "solved":
         train["blend"] = "val"
     return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
 
@@ -137,7 +136,7 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
             tuning = Tuning(_job_of(development, arm))
             arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
             seconds_per_image = tuning.course.seconds_per_image
-            again = share_again(arm.recipe) * tuning.course.refit
+            again = tuning.course.again
     n_train = len(development.split.indices("train"))
     allowance = allow(development.clock, seconds_per_image, n_train, again=again)
     if not all(arm.outcome for arm in arms):

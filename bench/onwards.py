@@ -1,0 +1,106 @@
+"""What becomes of the images of val: trained again from the start with them, or gone on with from where val chose.
+
+    python bench/onwards.py ../shared/data/signdigits ../shared/data/clothing --per-class 8+2,20+5 --seeds 2 \\
+        --set features.image_size=96
+    python bench/onwards.py --show
+
+In each cell all layers are trained on train and judged on val once, as `auto` does with few images
+(`train.blend=val`); from there on both ways are gone, and their ends are scored on at most 600 images that are none of
+train and val and not of the test part (`bench/defaults.py` divides so). A JSON line per cell in `--out`; what is
+there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import defaults
+from cells import add_cell, read_cells
+
+from transfer import machine
+from transfer.heads import LinearHead
+from transfer.progress import Progress
+from transfer.recipe import load_recipe
+from transfer.strategies import courses, finetuning
+from transfer.strategies.preparing import prepare
+
+WAYS = {"onwards": courses._ONWARDS, "again": 1.0}  # and how much of the training is spent so
+defaults.N_SCORED = 600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--per-class", default="8+2,20+5", help="images of train and of val")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--out", type=Path, default=Path("bench/results/onwards.jsonl"))
+    parser.add_argument("--show", action="store_true")
+    arguments = parser.parse_args()
+    known = read_cells(arguments.out)
+    grid = itertools.product(arguments.per_class.split(","), range(arguments.seeds), arguments.folders)
+    for size, seed, folder in grid if not arguments.show else ():
+        cell = [folder.name, size, seed, sorted(arguments.settings)]
+        if cell not in [row["cell"] for row in known]:
+            add_cell(arguments.out, known, {"cell": cell, **_measure(folder, size, seed, arguments.settings)})
+    _print(known)
+
+
+def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
+    machine.keep_memory()
+    recipe = load_recipe("full", ["train.blend=val", f"seed={seed}", *settings])
+    with tempfile.TemporaryDirectory() as scratch:
+        table = Path(scratch) / "images.csv"
+        defaults._divide(folder, *map(int, size.split("+")), seed, table)
+        job, _ = prepare(table, None, 0, recipe, Path(scratch) / "run", None, Progress(quiet=True))
+        tuning = finetuning.Tuning(job)
+        started = time.perf_counter()
+        outcome = tuning.run()
+        tuning.calibrate(outcome)
+        seconds = {"trial": time.perf_counter() - started}
+        accuracies = {"trial": _score(tuning)}
+        for way, share in WAYS.items():
+            tuning.course = dataclasses.replace(tuning.course, again=share)
+            started = time.perf_counter()
+            tuning.refit(outcome)
+            seconds[way] = time.perf_counter() - started
+            accuracies[way] = _score(tuning)
+        tuning.undo()
+        tuning.checkpoints.clear()
+    return {
+        "n": len(job.split.indices("test")),
+        "best_epoch": outcome.best_epoch,
+        "blend": tuning.share,
+        "accuracy": accuracies,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+
+
+def _score(tuning: finetuning.Tuning) -> float:
+    test = tuning.job.split.indices("test")
+    rows, _ = finetuning._features(tuning.job, tuning.backbone(), test, "Features")
+    head = LinearHead(*finetuning._arrays(tuning.trainee.head))
+    return round(float((head.scores(rows).argmax(axis=1) == tuning.job.dataset.labels[test]).mean()), 5)
+
+
+def _print(rows: list[dict]) -> None:
+    print("| per class | cells | as val chose | again | onwards | onwards less again | time, of that of again |")
+    print("|---" * 7 + "|")
+    for size in [*sorted({row["cell"][1] for row in rows}, key=lambda size: int(size.split("+")[0])), ""]:
+        cells = [row for row in rows if size in ("", row["cell"][1])]
+        means = [statistics.mean(100 * row["accuracy"][way] for row in cells) for way in ("trial", "again", "onwards")]
+        gains = [100 * (row["accuracy"]["onwards"] - row["accuracy"]["again"]) for row in cells]
+        error = f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 else ""
+        share = statistics.mean(row["seconds"]["onwards"] / row["seconds"]["again"] for row in cells)
+        shown = " | ".join(f"{mean:.1f}" for mean in means)
+        print(f"| {size or 'all'} | {len(cells)} | {shown} | {statistics.mean(gains):+.1f}{error} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
