@@ -17,35 +17,19 @@ errors.
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from cells import add_cell, read_cells
+from cells import measure_grid
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--per-class", default="10,25")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--out", type=Path, default=Path("bench/results/blends.jsonl"))
-    parser.add_argument("--show", action="store_true")
-    arguments = parser.parse_args()
-    known = read_cells(arguments.out)
-    grid = itertools.product(arguments.per_class.split(","), range(arguments.seeds), arguments.folders)
-    for size, seed, folder in grid if not arguments.show else ():
-        cell = [folder.name, size, seed, sorted(arguments.settings)]
-        if cell not in [row["cell"] for row in known]:
-            add_cell(arguments.out, known, {"cell": cell, **_measure(folder, size, seed, arguments.settings)})
-    _print(known)
+    _print(measure_grid(__doc__, "10,25", Path("bench/results/blends.jsonl"), _measure))
 
 
 def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:

@@ -58,7 +58,7 @@ def _fit(folder: Path, n: int, n_val: int, recipe: str, settings: list[str], see
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "images.csv"
-        _divide(folder, n, n_val, seed, table)
+        divide(folder, n, n_val, seed, table, N_SCORED)
         fine_tuning = ["train.refit=false"] if recipe not in ("linear-svm", "logistic", "ridge", "frozen") else []
         options = {"settings": [*fine_tuning, *settings], "seed": seed, "quiet": True, "out": Path(scratch) / "run"}
         run = transfer.fit(table, recipe, report=False, **options)
@@ -70,8 +70,8 @@ def _fit(folder: Path, n: int, n_val: int, recipe: str, settings: list[str], see
     }
 
 
-def _divide(folder: Path, n: int, n_val: int, seed: int, table: Path) -> None:
-    """Write a CSV file with the parts of one seed; copies of an image are left out."""
+def divide(folder: Path, n: int, n_val: int, seed: int, table: Path, most: int) -> None:
+    """Write a CSV file with the parts of one seed, of which at most so many images score; copies are left out."""
     from transfer.dataset import draw_split, scan
 
     dataset = scan(folder)
@@ -93,7 +93,7 @@ def _divide(folder: Path, n: int, n_val: int, seed: int, table: Path) -> None:
     with open(table, "w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["path", "label", "split"])
-        writer.writerows(rows + scored[:N_SCORED])
+        writer.writerows(rows + scored[:most])
 
 
 if __name__ == "__main__":

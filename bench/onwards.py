@@ -4,24 +4,22 @@
         --set features.image_size=96
     python bench/onwards.py --show
 
-In each cell all layers are trained on train and judged on val once, as `auto` does with few images
-(`train.blend=val`); from there on both ways are gone, and their ends are scored on at most 600 images that are none of
-train and val and not of the test part (`bench/defaults.py` divides so). A JSON line per cell in `--out`; what is
-there is not run again.
+`--per-class` says how many images there are to train on and to validate. In each cell all layers are trained on train
+and judged on val once, as `auto` does with few images (`train.blend=val`); from there on both ways are gone, and their
+ends are scored on at most 600 images that are none of train and val and not of the test part (`bench/defaults.py`
+divides so). A JSON line per cell in `--out`; what is there is not run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import itertools
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-import defaults
-from cells import add_cell, read_cells
+from cells import measure_grid
+from defaults import divide
 
 from transfer import machine
 from transfer.heads import LinearHead
@@ -31,25 +29,11 @@ from transfer.strategies import courses, finetuning
 from transfer.strategies.preparing import prepare
 
 WAYS = {"onwards": courses._ONWARDS, "again": 1.0}  # and how much of the training is spent so
-defaults.N_SCORED = 600
+N_SCORED = 600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--per-class", default="8+2,20+5", help="images of train and of val")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--out", type=Path, default=Path("bench/results/onwards.jsonl"))
-    parser.add_argument("--show", action="store_true")
-    arguments = parser.parse_args()
-    known = read_cells(arguments.out)
-    grid = itertools.product(arguments.per_class.split(","), range(arguments.seeds), arguments.folders)
-    for size, seed, folder in grid if not arguments.show else ():
-        cell = [folder.name, size, seed, sorted(arguments.settings)]
-        if cell not in [row["cell"] for row in known]:
-            add_cell(arguments.out, known, {"cell": cell, **_measure(folder, size, seed, arguments.settings)})
-    _print(known)
+    _print(measure_grid(__doc__, "8+2,20+5", Path("bench/results/onwards.jsonl"), _measure))
 
 
 def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
@@ -57,7 +41,8 @@ def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
     recipe = load_recipe("full", ["train.blend=val", f"seed={seed}", *settings])
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "images.csv"
-        defaults._divide(folder, *map(int, size.split("+")), seed, table)
+        n, n_val = map(int, size.split("+"))
+        divide(folder, n, n_val, seed, table, N_SCORED)
         job, _ = prepare(table, None, 0, recipe, Path(scratch) / "run", None, Progress(quiet=True))
         tuning = finetuning.Tuning(job)
         started = time.perf_counter()
