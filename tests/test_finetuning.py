@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import random
@@ -171,11 +172,14 @@ def test_a_training_goes_on_with_val_from_where_it_was_more_slowly(
     assert f"for {n_onwards} more epochs, on val too" in run.report.path.read_text()
 
 
+@pytest.mark.parametrize("blend", ["1", "val"])
 def test_a_training_that_was_stopped_while_it_went_on_with_val_ends_the_same(
-    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blend: str
 ) -> None:
     monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
-    options = {"settings": [*QUICK, "train.refit=continue"], "resume": True, **tiny}
+    tried = itertools.count()
+    monkeypatch.setattr(finetuning.metrics, "log_loss", lambda *_: -next(tried))  # the shortest way is the best
+    options = {"settings": [*QUICK, "train.refit=continue", f"train.blend={blend}"], "resume": True, **tiny}
     straight = transfer.fit(shapes, "partial", out=tmp_path / "straight", **options)
     step = loop._Training._step
 
@@ -190,6 +194,7 @@ def test_a_training_that_was_stopped_while_it_went_on_with_val_ends_the_same(
     monkeypatch.setattr(loop._Training, "_step", step)
     run = transfer.fit(shapes, "partial", out=tmp_path / "broken", **options)
     assert run.info["training"]["was_resumed"]
+    assert run.info["training"]["blend"] == (0.5 if blend == "val" else 1)
     assert run.info["model"]["sha256"] == straight.info["model"]["sha256"]
 
 
