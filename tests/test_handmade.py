@@ -121,10 +121,13 @@ def test_a_misspelt_name_finds_it() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_is_the_only_type_that_it_computes_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_the_only_type_that_it_computes_in(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("transfer.machine.narrow_types", lambda device: ["bfloat16"])
-    assert Plans(load_backbone("test_resnet", "random"), ["features"], "cpu", False).types[0] == "bfloat16"
-    assert Plans(load_backbone(name), ["features"], "cpu", False).types == ["float32"]
+    # no speeds that another test has measured on this machine
+    assert Plans(load_backbone("test_resnet", "random"), ["features"], "cpu", False, tmp_path).types[0] == "bfloat16"
+    assert Plans(load_backbone(name), ["features"], "cpu", False, tmp_path).types == ["float32"]
 
 
 @pytest.mark.parametrize("name", NAMES)
