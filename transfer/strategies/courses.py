@@ -169,11 +169,6 @@ def usual_seconds(job: Job, course: Course, costs: Costs) -> float:
     return views + usual_epochs(job) * _epoch_seconds(job, course, costs)
 
 
-def epochs_onwards(n_epochs: int) -> int:
-    """Return for how many epochs a training of so many goes on with the images of val among the others."""
-    return max(1, round(_ONWARDS * n_epochs))
-
-
 def learned_from(recipe: Recipe, split: Split) -> np.ndarray:
     """Return the images that training learns from: those of val too where they judge nothing."""
     return split.development if recipe.train.learns_from_val else split.indices("train")

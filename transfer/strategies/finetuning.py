@@ -35,7 +35,6 @@ from transfer.strategies.courses import (
     Course,
     choose_course,
     describe_course,
-    epochs_onwards,
     find_costs,
     learned_from,
     usual_epochs,
@@ -244,7 +243,7 @@ class Tuning:
         """
         job, start = self.job, self._start
         images, goes_on = job.split.development, self.course.goes_on
-        n_epochs = epochs_onwards(outcome.best_epoch) if goes_on else outcome.best_epoch
+        n_epochs = max(1, round(self.course.again * outcome.best_epoch))
         try:
             with job.clock.time("views again"):
                 examples = self._looks.training(images, "train and val")
