@@ -37,25 +37,25 @@ def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
     from transfer.heads import LinearHead, fit_temperature
     from transfer.progress import Progress
     from transfer.recipe import load_recipe
-    from transfer.strategies import courses, finetuning
+    from transfer.strategies import courses, tuning
     from transfer.strategies.preparing import prepare
     from transfer.training import blend
 
     # the last epoch of a training that has not seen val, which `train.keep=last` would learn from
-    courses.learned_from = finetuning.learned_from = lambda recipe, split: split.indices("train")
+    courses.learned_from = tuning.learned_from = lambda recipe, split: split.indices("train")
     machine.keep_memory()
     recipe = load_recipe("full", ["train.keep=last", f"seed={seed}", f"data.per_class={size}", *settings])
     with tempfile.TemporaryDirectory() as scratch:
         job, _ = prepare(folder, None, 0, recipe, Path(scratch) / "run", None, Progress(quiet=True))
-        tuning = finetuning.Tuning(job)
-        tuning.run()
-        end, trainee = tuning.trainee.state(), tuning.trainee
+        training = tuning.Tuning(job)
+        training.run()
+        end, trainee = training.trainee.state(), training.trainee
         parts = {part: job.split.indices(part) for part in ("val", "test")}
         shares, first = {}, np.empty(0)
         for share in SHARES:
-            trainee.load_state_dict(blend(tuning._start, end, share))
-            rows, _ = finetuning._features(job, tuning.backbone(), np.concatenate(list(parts.values())), "Features")
-            head = LinearHead(*(tensor.detach().numpy() for tensor in (trainee.head.weight, trainee.head.bias)))
+            trainee.load_state_dict(blend(training._start, end, share))
+            rows, _ = training.features(np.concatenate(list(parts.values())), "Features")
+            head = training.head
             scores = dict(zip(parts, np.split(head.scores(rows), [len(parts["val"])]), strict=True))
             labels = {part: job.dataset.labels[images] for part, images in parts.items()}
             hits = {part: scores[part].argmax(axis=1) == labels[part] for part in parts}
@@ -65,8 +65,8 @@ def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
             tempered = LinearHead(head.weight, head.bias, fit_temperature(scores["val"], labels["val"]))
             found["val_log_loss"] = metrics.log_loss(tempered.probabilities(rows[: len(parts["val"])]), labels["val"])
             shares[str(share)] = {name: round(value, 5) for name, value in found.items()}
-        tuning.undo()
-        tuning.checkpoints.clear()
+        training.undo()
+        training.checkpoints.clear()
     return {"n_val": len(parts["val"]), "n_test": len(parts["test"]), "shares": shares}
 
 

@@ -22,11 +22,11 @@ from cells import measure_grid
 from defaults import divide
 
 from transfer import machine
-from transfer.heads import LinearHead
 from transfer.progress import Progress
 from transfer.recipe import load_recipe
-from transfer.strategies import courses, finetuning
+from transfer.strategies import courses
 from transfer.strategies.preparing import prepare
+from transfer.strategies.tuning import Tuning
 
 WAYS = {"onwards": courses._ONWARDS, "again": 1.0}  # and how much of the training is spent so
 N_SCORED = 600
@@ -44,7 +44,7 @@ def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
         n, n_val = map(int, size.split("+"))
         divide(folder, n, n_val, seed, table, N_SCORED)
         job, _ = prepare(table, None, 0, recipe, Path(scratch) / "run", None, Progress(quiet=True))
-        tuning = finetuning.Tuning(job)
+        tuning = Tuning(job)
         started = time.perf_counter()
         outcome = tuning.run()
         tuning.calibrate(outcome)
@@ -67,11 +67,10 @@ def _measure(folder: Path, size: str, seed: int, settings: list[str]) -> dict:
     }
 
 
-def _score(tuning: finetuning.Tuning) -> float:
+def _score(tuning: Tuning) -> float:
     test = tuning.job.split.indices("test")
-    rows, _ = finetuning._features(tuning.job, tuning.backbone(), test, "Features")
-    head = LinearHead(*finetuning._arrays(tuning.trainee.head))
-    return round(float((head.scores(rows).argmax(axis=1) == tuning.job.dataset.labels[test]).mean()), 5)
+    rows, _ = tuning.features(test, "Features")
+    return round(float((tuning.head.scores(rows).argmax(axis=1) == tuning.job.dataset.labels[test]).mean()), 5)
 
 
 def _print(rows: list[dict]) -> None:

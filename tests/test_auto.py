@@ -437,7 +437,7 @@ def test_a_trial_leaves_the_network_as_it_was_and_is_gone_on_from(job: Job, monk
     after = job.backbone.model.state_dict()
     assert all((tensor == after[name]).all() for name, tensor in before.items())
     taken = []
-    monkeypatch.setattr("transfer.strategies.finetuning.Checkpoints.save", lambda *_: taken.append("a step"))
+    monkeypatch.setattr("transfer.strategies.tuning.Checkpoints.save", lambda *_: taken.append("a step"))
     final = dataclasses.replace(job, recipe=partial.recipe, cut=partial.cut, resume=True)
     trained = transfer.strategies.finetuning.fine_tune(final)
     assert trained.about["was_resumed"]

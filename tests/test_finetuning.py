@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import transfer
 from transfer.errors import DataError, ResourceError, UsageError
 from transfer.images import load_view, normalise
-from transfer.strategies import courses, finetuning
+from transfer.strategies import courses, tuning
 from transfer.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,13 +121,13 @@ def test_where_images_are_few_those_of_val_are_trained_on_in_the_end(
     shapes: Path, tiny: dict, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, bool]] = []
-    train = finetuning.train
+    train = tuning.train
 
     def watched(trainee, groups, examples, val, settings, *rest, **options):
         seen.append((len(examples.labels), val is None))
         return train(trainee, groups, examples, val, settings, *rest, **options)
 
-    monkeypatch.setattr(finetuning, "train", watched)
+    monkeypatch.setattr(tuning, "train", watched)
     once, again, onwards = (
         transfer.fit(shapes, strategy, out=tmp_path / name, settings=[*QUICK, f"train.refit={name}"], **tiny)
         for name in ("false", "null", "continue")
@@ -151,7 +151,7 @@ def test_a_training_goes_on_with_val_from_where_it_was_more_slowly(
     shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    train = finetuning.train
+    train = tuning.train
 
     def watched(trainee, groups, examples, val, settings, *rest, **options):
         before = trainee.state()
@@ -159,7 +159,7 @@ def test_a_training_goes_on_with_val_from_where_it_was_more_slowly(
         calls.append((before, trainee.state(), groups, settings, outcome))
         return outcome
 
-    monkeypatch.setattr(finetuning, "train", watched)
+    monkeypatch.setattr(tuning, "train", watched)
     options = {"settings": [*QUICK, "train.epochs=7", "train.refit=continue"], "out": tmp_path / "run", **tiny}
     run = transfer.fit(shapes, "full", **options)
     (_, chosen, fast, *_, first), (start, end, slow, settings, _) = calls
@@ -178,7 +178,7 @@ def test_a_training_that_was_stopped_while_it_went_on_with_val_ends_the_same(
 ) -> None:
     monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
     tried = itertools.count()
-    monkeypatch.setattr(finetuning.metrics, "log_loss", lambda *_: -next(tried))  # the shortest way is the best
+    monkeypatch.setattr(tuning.metrics, "log_loss", lambda *_: -next(tried))  # the shortest way is the best
     options = {"settings": [*QUICK, "train.refit=continue", f"train.blend={blend}"], "resume": True, **tiny}
     straight = transfer.fit(shapes, "partial", out=tmp_path / "straight", **options)
     step = loop._Training._step
@@ -202,13 +202,13 @@ def test_where_the_last_epoch_is_kept_val_is_learned_from_at_once(
     shapes: Path, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, bool]] = []
-    train = finetuning.train
+    train = tuning.train
 
     def watched(trainee, groups, examples, val, *rest, **options):
         seen.append((len(examples.labels), val is None))
         return train(trainee, groups, examples, val, *rest, **options)
 
-    monkeypatch.setattr(finetuning, "train", watched)
+    monkeypatch.setattr(tuning, "train", watched)
     run = transfer.fit(shapes, "full", out=tmp_path / "run", settings=[*QUICK, "train.keep=last"], **tiny)
     parts = [row["split"] for row in csv.DictReader((run.path / "split.csv").read_text().splitlines())]
     assert seen == [(parts.count("train") + parts.count("val"), True)]
@@ -239,7 +239,7 @@ def test_val_chooses_the_blend_with_the_least_log_loss(
 ) -> None:
     offered = (1.0, 0.75, 0.5)
     seen: dict[float, float] = {}
-    measure = finetuning.metrics.log_loss
+    measure = tuning.metrics.log_loss
 
     def watched(probabilities: np.ndarray, labels: np.ndarray) -> float:
         if len(seen) == len(offered):  # that of the run's scores
@@ -252,7 +252,7 @@ def test_val_chooses_the_blend_with_the_least_log_loss(
         seen.clear()
         return transfer.fit(shapes, "full", out=tmp_path / name, settings=[*QUICK, *settings], report=False, **tiny)
 
-    monkeypatch.setattr(finetuning.metrics, "log_loss", watched)
+    monkeypatch.setattr(tuning.metrics, "log_loss", watched)
     chosen = None
     run = fit("own", "train.blend=val")
     assert len(seen) == 3
@@ -287,14 +287,14 @@ def test_without_time_for_it_nothing_is_trained_again(
 ) -> None:
     tiny = {**tiny, "quiet": False}
     once = transfer.fit(shapes, "partial", out=tmp_path / "once", settings=[*QUICK, "train.refit=false"], **tiny)
-    run_through = finetuning.Tuning.run
+    run_through = tuning.Tuning.run
 
     def late(self):
         outcome = run_through(self)
         self.job.clock.deadline = time.perf_counter()
         return outcome
 
-    monkeypatch.setattr(finetuning.Tuning, "run", late)
+    monkeypatch.setattr(tuning.Tuning, "run", late)
     run = transfer.fit(shapes, "partial", out=tmp_path / "run", settings=QUICK, **tiny)
     assert "No time is left" in capsys.readouterr().err
     assert not run.info["training"]["was_refitted"]

@@ -3,7 +3,10 @@
 * `fitting` is `fit`: from a folder of images to a run. `preparing` does what comes before every strategy.
 * `linear` freezes the whole network and fits a head on its features.
 * `finetuning` trains the layers right of a cut as well, starting from that head: `cutting` finds the cut, `courses`
-  decides how long and how, `looking` how the images are seen.
+  decides how long and how, `looking` how the images are seen, and `tuning` is one such training on its way.
+* `auto` chooses between the two: `prior` is what the size says, `evidence` what linear heads show, `race` what trials
+  of deeper layers show, `readings` how two ways are compared; `allowance` is the time for it, and `development` a job
+  without its test images.
 * `tapping` finds the layers that say most about a dataset.
 * `protocols` says how a recipe sees images and finds its head.
 * `pages` writes the page of a run that was just fitted.

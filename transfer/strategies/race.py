@@ -21,8 +21,8 @@ from transfer.strategies.allowance import Allowance, allow, in_words
 from transfer.strategies.cutting import find_cut
 from transfer.strategies.development import Development, other_val
 from transfer.strategies.evidence import LinearArm, read_on_val
-from transfer.strategies.finetuning import Tuning
 from transfer.strategies.readings import FEWEST, Gap, Reading, gap
+from transfer.strategies.tuning import Tuning
 from transfer.training import Checkpoints
 
 _ENOUGH = 400  # judged images, with which one trial is precise enough
