@@ -397,9 +397,9 @@ def test_an_arm_that_would_not_be_done_in_time_is_left_out_and_that_is_recorded(
     assert entered.has_time_for(begun)
 
 
-@pytest.mark.parametrize(("left", "expected"), [(80.0, True), (60.0, False)])
-def test_another_trial_leaves_time_for_the_end(left: float, expected: bool) -> None:
-    partial = DeepArm("partial", load_recipe("partial"), seconds=20.0, n_trials=1, predicted_seconds=100.0)
+@pytest.mark.parametrize(("left", "again", "expected"), [(80.0, 1.0, True), (60.0, 1.0, False), (60.0, 0.25, True)])
+def test_another_trial_leaves_time_for_the_end(left: float, again: float, expected: bool) -> None:
+    partial = DeepArm("partial", load_recipe("partial"), seconds=20.0, n_trials=1, predicted_seconds=100.0, again=again)
     entered = Race([partial], Allowance(left))
     assert entered.has_time_for_more(partial) == expected
     assert bool(entered.allowance.bound) == (not expected)

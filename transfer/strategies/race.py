@@ -48,12 +48,18 @@ class DeepArm:
     known: Reading | None = None  # of a linear head on all images, by cross-validation
     seconds: float = 0.0
     predicted_seconds: float = math.inf  # of the whole of it
+    again: float = 0.0  # how much of the training comes after it, on train and val together (`Course.again`)
     is_begun: bool = False  # it was stopped in an earlier fit, and is gone on with whatever time is left
     n_trials: int = 0
     keeps_start: bool = False  # no epoch was better than the solved head, which is then all that its training leads to
     prior: Gap | None = None  # to the linear head, before anything is trained
     differing: float = 0.0  # share of images that it should answer otherwise than the linear head
     outcome: str = ""
+
+    @property
+    def seconds_after(self) -> float:
+        """What of the whole would come after its trials."""
+        return self.predicted_seconds * self.again / (1 + self.again)
 
     @property
     def gap(self) -> Gap | None:
@@ -96,7 +102,7 @@ class Race:
 
     def has_time_for_more(self, arm: DeepArm) -> bool:
         """Whether an arm can have another trial, and then still be trained on train and val together."""
-        if arm.seconds / arm.n_trials + arm.predicted_seconds / 2 < self.allowance.left:
+        if arm.seconds / arm.n_trials + arm.seconds_after < self.allowance.left:
             return True
         self.allowance.bound.append(f"{arm.name} had {arm.n_trials} of {_MOST_TRIALS} trials.")
         return False
@@ -123,7 +129,7 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
     Those that the network does not offer say why.
     """
     machine.keep_memory()
-    seconds_per_image, again = 0.0, 0.0
+    seconds_per_image = 0.0
     n_val = len(development.split.indices("val"))
     for arm in arms:
         try:
@@ -135,9 +141,9 @@ def enter(development: Development, arms: list[DeepArm]) -> Race:
         if not arm.outcome:
             tuning = Tuning(_job_of(development, arm))
             arm.predicted_seconds, arm.is_begun = tuning.seconds, tuning.is_begun
-            seconds_per_image = tuning.course.seconds_per_image
-            again = tuning.course.again
+            seconds_per_image, arm.again = tuning.course.seconds_per_image, tuning.course.again
     n_train = len(development.split.indices("train"))
+    again = max(arm.again for arm in arms)
     allowance = allow(development.clock, seconds_per_image, n_train, again=again)
     if not all(arm.outcome for arm in arms):
         most = in_words(allowance.seconds)
