@@ -347,7 +347,7 @@ def fit_with_failing_report(run_cli, shapes: Path, weights: Path, monkeypatch, e
     def fail(run: object) -> None:
         raise error
 
-    monkeypatch.setattr("transfer.runs.write_report", fail)
+    monkeypatch.setattr("transfer.runs.run.write_report", fail)
     return run_cli("fit", shapes, "--recipe", "ridge", "--backbone", "test_resnet", "--weights", weights)
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 import transfer
 from transfer.display import table
 from transfer.features import Features
-from transfer.runs import Predictions, Run
+from transfer.predictions import Predictions
+from transfer.runs import Run
 
 HOSTILE = "<script>alert(1)"  # a closing tag holds a slash, which no file name can
 

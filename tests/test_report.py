@@ -511,7 +511,7 @@ def test_where_the_model_looks_depends_on_the_model(
 
 def test_a_page_that_fails_leaves_the_run_and_says_so(copied: transfer.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("transfer.runs.write_report", lambda run: 1 / 0)
+    monkeypatch.setattr("transfer.runs.run.write_report", lambda run: 1 / 0)
     assert write_page(copied, said.append) is None
     (line,) = said
     assert line.startswith("No report: division by zero The run is safe in ")
@@ -529,7 +529,7 @@ def test_a_page_that_is_interrupted_leaves_the_run_and_says_so(
         raise KeyboardInterrupt
 
     said: list[str] = []
-    monkeypatch.setattr("transfer.runs.write_report", interrupt)
+    monkeypatch.setattr("transfer.runs.run.write_report", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_page(copied, said.append)
     assert said[0].startswith("Interrupted. The run is safe in ")

@@ -128,7 +128,7 @@ def test_a_failed_fit_leaves_nothing_behind(shapes: Path, tiny: dict, tmp_path: 
     def fail(*_: object, **__: object) -> None:
         raise ArtefactError("for the test")
 
-    monkeypatch.setattr("transfer.runs.write_json", fail)
+    monkeypatch.setattr("transfer.runs.writing.write_json", fail)
     with pytest.raises(ArtefactError):
         transfer.fit(shapes, "linear-svm", out=tmp_path / "runs/run", **tiny)
     assert list((tmp_path / "runs").iterdir()) == []

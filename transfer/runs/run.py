@@ -1,74 +1,35 @@
-"""Runs: the folder that `fit` makes and everything else reads. Plain files that a person can open."""
+"""Run: what `fit` has made, opened again: its settings, its numbers, and its model."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
-import json
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from transfer import backbones, metrics, predictions
 from transfer.backbones import Backbone
 from transfer.choice import Choice
-from transfer.dataset import Dataset, Source, Split, display, reported_part, scan, stop_on_bad, write_split
+from transfer.dataset import Source, display, reported_part, scan, stop_on_bad
 from transfer.display import table
 from transfer.errors import ArtefactError, DataError, UsageError
-from transfer.exporting import Export, export, render_card, timm_config
+from transfer.exporting import Export, export
 from transfer.features import NormalisedRows, Representation, extract, require_strictly
-from transfer.files import atomic_folder, remove, require_new, sha256, write_csv, write_json, write_tensors, write_text
-from transfer.heads import FittedHead, Head, LinearHead, head_from_arrays, head_to_arrays
+from transfer.files import sha256
+from transfer.heads import Head, LinearHead, head_from_arrays
 from transfer.images import MAX_PIXELS, Preprocessing
-from transfer.machine import describe_processor, versions
-from transfer.novelty import KEPT, NoveltyDetector, detector_from_arrays, detector_to_arrays
+from transfer.novelty import NoveltyDetector, detector_from_arrays
 from transfer.predictions import Predictions
 from transfer.progress import Progress
-from transfer.recipe import Recipe, dump_recipe
+from transfer.recipe import Recipe
 from transfer.report import Report, write_report
-
-_logger = logging.getLogger(__name__)
-_FORMAT = "transfer run 2"
-_COMPLETE = "complete"
-_PREDICTIONS = ("path", "label", "predicted", "probability", "label_probability", "uncalibrated_probability")
-
-
-class _StoredModel(BaseModel):
-    head: str
-    timm: bool
-    why_not_timm: str
-    sha256: str
-
-
-class _StoredHead(BaseModel):
-    form: dict[str, Any]
-
-
-class _StoredNovelty(BaseModel):
-    n_val: int
-    sha256: str
-
-
-class _Stored(BaseModel):
-    """What run.json must have for its model to be read; it may come from a stranger. The rest is for pages."""
-
-    model_config = ConfigDict(strict=True)
-    classes: list[str] = Field(min_length=1)
-    backbone: str
-    model: _StoredModel
-    head: _StoredHead
-    representation: dict[str, Any]
-    preprocessing: dict[str, Any]
-    novelty: _StoredNovelty | None = None
-    sha256: dict[str, str] = {}  # of tables and settings; runs of earlier versions have none
+from transfer.runs.stored import COMPLETE, FORMAT, Stored, read_json, require_unchanged
 
 
 class Run:
@@ -83,7 +44,7 @@ class Run:
         self.path = path
         self.info = info
         self.classes: tuple[str, ...] = tuple(info["classes"])
-        self.metrics: dict[str, Any] = _read_json(path / "metrics.json")
+        self.metrics: dict[str, Any] = read_json(path / "metrics.json")
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self.summary})"
@@ -124,7 +85,7 @@ class Run:
     def choice(self) -> Choice | None:
         """Which strategy was chosen and why, where the recipe was `auto`."""
         path = self.path / "choice.json"
-        return Choice.from_dict(_read_json(path)) if path.exists() else None
+        return Choice.from_dict(read_json(path)) if path.exists() else None
 
     @functools.cached_property
     def report(self) -> Report:
@@ -341,13 +302,13 @@ def load_run(path: str | Path) -> Run:
         raise UsageError(f"No run folder {path}. `transfer fit DATA` makes one.")
     if not (path / "run.json").is_file():
         raise ArtefactError(f"{path} is not a run folder: it has no run.json. `transfer fit DATA` makes one.")
-    info = _read_json(path / "run.json")
+    info = read_json(path / "run.json")
     if not isinstance(info, dict):
         raise ArtefactError(f"{path / 'run.json'} lacks what a run has. Fit again.")
-    if info.get("format") != _FORMAT or info.get("status") != _COMPLETE:
+    if info.get("format") != FORMAT or info.get("status") != COMPLETE:
         raise ArtefactError(f"{path} is not a complete run of this version ({info.get('format')}). Fit again.")
     try:
-        _Stored.model_validate(info)
+        Stored.model_validate(info)
         Representation.from_dict(info["representation"])
         Preprocessing.from_dict(info["preprocessing"])
     except ValidationError as error:
@@ -358,251 +319,6 @@ def load_run(path: str | Path) -> Run:
         raise ArtefactError(f"{path / 'run.json'} lacks what a run has ({error}). Fit again.") from None
     require_unchanged(path, info)
     return Run(path, info)
-
-
-def require_unchanged(path: Path, info: dict[str, Any]) -> None:
-    """Compare the tables and settings of a run with their checksums, which runs of earlier versions lack.
-
-    Raises
-    ------
-    ArtefactError
-        A file is missing or has changed.
-    """
-    for name, checksum in info.get("sha256", {}).items():
-        if Path(name).name != name or not (path / name).is_file() or sha256(path / name) != checksum:
-            raise ArtefactError(f"{path / name} is missing or has changed since the run was written. Fit again.")
-
-
-def require_as_written(source: Source | None) -> None:
-    """Where a table lies in a run folder, such as its split.csv, compare it with its checksum there.
-
-    Raises
-    ------
-    ArtefactError
-        It has changed.
-    """
-    if not isinstance(source, (str, os.PathLike)) or not Path(source).is_file():
-        return
-    try:
-        known = _read_json(Path(source).parent / "run.json")["sha256"][Path(source).name]
-    except (ArtefactError, LookupError, TypeError):
-        return  # no run lies there, or one of an earlier version
-    if sha256(source) != known:
-        raise ArtefactError(f"{source} has changed since its run was written. To use it so, copy it elsewhere.")
-
-
-def reserve(data: Source, strategy: str, out: str | Path | None, *, test: Source | None = None) -> Path:
-    """Return the folder that a new run will get, after one trial write beside it.
-
-    By default it is named after the data, of both domains where there are two, and the strategy.
-
-    Raises
-    ------
-    UsageError
-        The folder exists and is not empty.
-    ResourceError
-        It cannot be written.
-    """
-    if out is not None:
-        folder = Path(out)
-    else:
-        stem = folder_name(data, strategy, test=test)
-        taken = (Path("runs") / (f"{stem}-{i}" if i > 1 else stem) for i in range(1, 10_000))
-        folder = next(candidate for candidate in taken if not candidate.exists())
-    require_new(folder)
-    return folder
-
-
-def folder_name(data: Source, what: str, *, test: Source | None = None) -> str:
-    """Return the name of the folder of what is made of some data, or of two domains."""
-    name = _name(data) if test is None else f"{_name(data)}-to-{_name(test)}"
-    return f"{name}-{what}"
-
-
-def write_run(
-    folder: Path,
-    *,
-    recipe: Recipe,
-    dataset: Dataset,
-    split: Split,
-    backbone: Backbone,
-    representation: Representation,
-    fitted: FittedHead,
-    scores: dict[str, Any],
-    test_probabilities: np.ndarray,
-    uncalibrated: np.ndarray,
-    detector: NoveltyDetector | None = None,
-    test_unknown: np.ndarray | None = None,
-    computed_in: str | None = None,
-    seconds: dict[str, float],
-    taps: dict[str, Any] | None = None,
-    history: Sequence[dict[str, Any]] = (),
-    training: dict[str, Any] | None = None,
-    choice: Choice | None = None,
-    asked: Recipe | None = None,
-) -> Run:
-    """Write a run folder whole, or not at all.
-
-    Parameters
-    ----------
-    uncalibrated
-        (n_test,) probabilities of the predicted classes before the temperature.
-    computed_in
-        The type in which the network computed what the test images were classified by.
-    asked
-        The recipe that was asked for, where it left something to be found or chosen.
-    """
-    with atomic_folder(folder) as building:
-        write_text(building / "recipe.yaml", dump_recipe(recipe))
-        write_split(building / "split.csv", dataset, split)
-        form, arrays = head_to_arrays(fitted.head)
-        why_not_timm = _why_not_timm(representation, fitted.head)
-        model_info = _write_model(building, backbone, arrays, dataset.classes, why_not_timm)
-        _write_predictions(building, dataset, split, test_probabilities, uncalibrated)
-        novelty = _write_novelty(building / "novelty.safetensors", detector, test_unknown)
-        write_json(building / "metrics.json", scores)
-        if choice:
-            write_json(building / "choice.json", choice.to_dict())
-        if history:
-            write_csv(building / "history.csv", list(history[0]), (list(row.values()) for row in history))
-        info = {
-            "format": _FORMAT,
-            "classes": list(dataset.classes),
-            "strategy": recipe.strategy,
-            "asked": (asked or recipe).model_dump(mode="json"),
-            "backbone": backbone.name,
-            "representation": representation.to_dict(),
-            "taps": taps,  # how they were found, where they were searched for
-            "weights": {"source": backbone.source, "sha256": backbone.weights_hash},
-            "preprocessing": backbone.preprocessing.to_dict(),
-            "head": {
-                "chosen": fitted.chosen,
-                "rule": fitted.rule,
-                "tried": fitted.table,
-                "class_weights": fitted.class_weights,
-                "temperature": fitted.head.temperature,
-                "form": form,
-            },
-            "training": training or None,
-            "model": model_info,
-            "novelty": novelty,
-            "computed_in": computed_in,
-            "data": {
-                "root": None if dataset.root is None else str(dataset.root),
-                "domains": dataclasses.asdict(dataset.domains) if dataset.domains else None,
-                "fingerprint": dataset.fingerprint,
-                "layout": dataset.layout,
-                "n_seen": dataset.n_seen,
-                "n_used": len(dataset),
-                "n_ignored": len(dataset.ignored),
-                "unreadable": [[display(s.path), s.reason] for s in dataset.unreadable],
-                "notes": dataset.notes,
-                "split": split.reason if "cross_validation" in scores else split.reasons_of_parts,
-            },
-            "seconds": seconds,
-            "versions": versions(),
-            "machine": describe_processor(),
-            "sha256": {path.name: sha256(path) for path in sorted(building.iterdir()) if path.suffix != ".safetensors"},
-            "status": _COMPLETE,
-        }
-        write_json(building / "run.json", info)
-        try:
-            write_text(building / "README.md", render_card(Run(building, info), folder.name))
-        except (ArtefactError, ValueError, LookupError, TypeError) as error:  # the run is worth more than its card
-            _logger.warning("No model card: %s", " ".join(str(error).split()))
-    return load_run(folder)
-
-
-def check_head(run: Run, head: Head, rows: np.ndarray, tolerance: float = 1e-4) -> None:
-    """Read the saved head back and compare it with the fitted one on some rows of features; on failure drop the run.
-
-    Raises
-    ------
-    ArtefactError
-        The saved model does not predict what was measured.
-    """
-    difference = float(np.abs(run.head.probabilities(rows) - head.probabilities(rows)).max(initial=0.0))
-    if not difference <= tolerance:
-        remove(run.path)
-        raise ArtefactError(f"The saved model differs from the fitted one by {difference:.3g}. Please report this.")
-
-
-def _why_not_timm(representation: Representation, head: Head) -> str:
-    """Return why the network with this head is not one that timm knows; empty where it is."""
-    if not isinstance(head, LinearHead):
-        return "The head is not one linear layer."
-    if representation.is_plain:
-        return ""
-    return f"The head reads {representation.describe()}, not the features that the network ends in, as they are."
-
-
-def _write_model(
-    folder: Path, backbone: Backbone, head: dict[str, np.ndarray], classes: Sequence[str], reason: str
-) -> dict[str, Any]:
-    """Write model.safetensors and config.json, in timm's layout where timm can build the network with this head."""
-    name = "head"
-    if not reason:
-        try:
-            _, name = backbones.classifier_network(backbone.name, len(classes), backbone.n_features)
-        except ArtefactError as error:
-            reason = str(error)
-    if not reason and backbone.is_handmade:
-        reason = "No library builds a hand-made backbone; load it with transfer.load_run."
-    if not reason and backbone.name.startswith("torchvision/"):
-        reason = "The network is torchvision's; load it with transfer.load_run."
-    own = backbone.model.state_dict()
-    while any(key.startswith(f"{name}.") for key in own):  # a network may have a `head` of its own
-        name = f"transfer_{name}"
-    tensors = {**own, **{f"{name}.{part}": torch.from_numpy(np.ascontiguousarray(head[part])) for part in head}}
-    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
-    if not reason:
-        write_json(folder / "config.json", timm_config(backbone, classes))
-    return {"head": name, "timm": not reason, "why_not_timm": reason, "sha256": sha256(folder / "model.safetensors")}
-
-
-def _write_novelty(
-    path: Path, detector: NoveltyDetector | None, test_unknown: np.ndarray | None
-) -> dict[str, Any] | None:
-    if detector is None:
-        return None
-    write_tensors(path, {key: torch.from_numpy(array) for key, array in detector_to_arrays(detector).items()})
-    return {
-        "threshold": detector.threshold,
-        "kept_of_val": KEPT,
-        "n_val": detector.n_val,
-        "n_references": len(detector.references),
-        "unknown_of_test": None if test_unknown is None or not len(test_unknown) else float(test_unknown.mean()),
-        "sha256": sha256(path),
-    }
-
-
-def _write_predictions(
-    folder: Path, dataset: Dataset, split: Split, probabilities: np.ndarray, uncalibrated: np.ndarray
-) -> None:
-    rows = []
-    for i, p, before in zip(split.indices("test"), probabilities, uncalibrated, strict=True):
-        best, label = int(p.argmax()), int(dataset.labels[i])
-        shares = (round(float(share), 4) for share in (p[best], p[label], before))
-        rows.append([dataset.relative(i), dataset.classes[label], dataset.classes[best], *shares])
-    write_csv(folder / "predictions.csv", _PREDICTIONS, rows)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"Cannot read {path}: {error}. Fit again.") from error
-
-
-def _name(data: Source) -> str:
-    if isinstance(data, (str, os.PathLike)):
-        return _harmless(Path(data).absolute().name.removesuffix(".csv") or "data")
-    return "lists"
-
-
-def _harmless(name: str) -> str:
-    """Return a folder name made of letters, digits, dot, dash and underscore."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in display(name))[:80].lstrip(".-") or "data"
 
 
 def _percent(share: float | None) -> str:
