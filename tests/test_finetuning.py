@@ -217,6 +217,8 @@ def test_where_the_last_epoch_is_kept_val_is_learned_from_at_once(
     page = transfer.write_report(run, tmp_path / "page.html").path.read_text()
     assert "nothing was chosen, and val was learned from" in page
     assert "Val chose the epoch" not in page
+    assert "and not calibrated" in page
+    assert "The probabilities are not calibrated" in (run.path / "README.md").read_text()
 
 
 def test_a_blend_lies_between_the_solved_head_and_the_last_epoch(

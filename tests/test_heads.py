@@ -281,6 +281,7 @@ def test_tiny_classes_still_give_a_head(kind: str, counts: tuple[int, ...]) -> N
     assert (fitted.head.predict(X) == y).mean() == 1
     assert np.isfinite(fitted.head.probabilities(X)).all()
     assert fitted.head.temperature > 0
+    assert fitted.is_calibrated == (max(counts) > 1)
     if max(counts) < 5:
         assert "fixed" in fitted.rule
         assert len(fitted.table) == 1

@@ -108,7 +108,7 @@ def _content(run: Record, name: str) -> dict[str, Any]:
         "novelty": info.get("novelty"),
         "rounded_in": rounded_in(run),
         "minutes": sum(info["seconds"].values()) / 60,
-        "is_calibrated": "Not calibrated" not in info["head"]["rule"],
+        "is_calibrated": info["head"]["is_calibrated"],
         "weights_licence": _licence(run),
     }
 

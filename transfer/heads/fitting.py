@@ -45,6 +45,7 @@ class FittedHead:
     rule : one sentence on how the setting and the temperature were chosen
     out_of_fold : (n, C) scores of each training image by a head that did not see it (nor its group), or None.
         Rows of images that were in every fold's training part (the only one of their class) are NaN
+    is_calibrated : whether there were images to fit a temperature on
     """
 
     head: Head
@@ -55,6 +56,7 @@ class FittedHead:
     seconds: float
     rule: str
     out_of_fold: np.ndarray | None
+    is_calibrated: bool = True
 
 
 def fit_head(
@@ -162,8 +164,9 @@ def fit_head(
             weight, bias, scores = weight / 2, bias / 2, scores / 2
         head = LinearHead(weight, bias)
     held_out = ~np.isnan(scores[:, 0])
-    temperature = fit_temperature(scores[held_out], judging.codes[held_out]) if held_out.any() else 1.0
-    calibration = f"Temperature on {judging.name}." if held_out.any() else "Not calibrated: no image to spare."
+    is_calibrated = bool(held_out.any())
+    temperature = fit_temperature(scores[held_out], judging.codes[held_out]) if is_calibrated else 1.0
+    calibration = f"Temperature on {judging.name}." if is_calibrated else "Not calibrated: no image to spare."
     absent = ABSENT * temperature
     if isinstance(head, LinearHead):
         head = LinearHead(
@@ -179,6 +182,7 @@ def fit_head(
         seconds=time.perf_counter() - started,
         rule=f"{choice.rule} {calibration}",
         out_of_fold=None if judging.is_val else spread(scores, present, n_classes, absent),
+        is_calibrated=is_calibrated,
     )
 
 

@@ -94,7 +94,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "starts_solved": run.recipe.train.start == "solved",
         "keeps_last": run.recipe.train.learns_from_val,
         "blend": training.get("blend", 1.0),
-        "is_calibrated": "Not calibrated" not in run.info["head"]["rule"],
+        "is_calibrated": run.info["head"]["is_calibrated"],
     }
 
 

@@ -13,7 +13,7 @@ from transfer.dataset import Source
 from transfer.errors import ArtefactError
 from transfer.files import sha256
 
-FORMAT = "transfer run 2"
+FORMAT = "transfer run 3"
 COMPLETE = "complete"
 
 

@@ -92,6 +92,7 @@ def write_run(
                 "tried": fitted.table,
                 "class_weights": fitted.class_weights,
                 "temperature": fitted.head.temperature,
+                "is_calibrated": fitted.is_calibrated,
                 "form": form,
             },
             "training": training or None,

@@ -168,7 +168,8 @@ class Tuning:
         )
         chosen: dict[str, float] = {"epoch": outcome.best_epoch}
         seconds = outcome.history[-1].seconds
-        return FittedHead(self.head, self.job.recipe.strategy, chosen, [], self._class_weights, seconds, rule, None)
+        name = self.job.recipe.strategy
+        return FittedHead(self.head, name, chosen, [], self._class_weights, seconds, rule, None, is_calibrated=False)
 
     def detect_novelty(self) -> NoveltyDetector | None:
         """Return what tells images that are unlike train; after `calibrate`, before val is learned from."""
