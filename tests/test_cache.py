@@ -1,12 +1,16 @@
 import logging
 import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from transfer.cache import open_cache
+from transfer.cache import ACTIVATIONS, TRAINING, claim, clear, find_holdings, open_cache, open_pixels
 from transfer.errors import ResourceError
+from transfer.training import Checkpoints
 
 
 def contents(*numbers: int) -> list[str]:
@@ -119,3 +123,46 @@ def test_a_shard_that_cannot_be_opened_now_is_not_taken_for_damaged(
         open_cache({}, tmp_path)
     monkeypatch.undo()
     assert contents(1)[0] in open_cache({}, tmp_path)
+
+
+def age(folder: Path, days: float) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+
+
+def test_what_the_cache_holds_is_listed_and_deleted_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    open_cache({"backbone": "a-net", "tap": "layer2"}, tmp_path).append(contents(1), rows(1))
+    open_pixels({"side": 96}, tmp_path).append(contents(*range(9)), [np.zeros((96, 96, 3), np.uint8)] * 9)
+    Checkpoints(tmp_path / TRAINING / "one").save({"weight": torch.zeros(3)}, {})
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "letter.txt").write_text("mine")
+    holdings = find_holdings(tmp_path)
+    assert [holding.what for holding in holdings] == [
+        "decoded images, shorter side 96 px",
+        "activations of a-net at layer2",
+        "checkpoints of a training that was stopped",
+    ]
+    assert all(holding.n_bytes == sum(p.stat().st_size for p in holding.path.rglob("*")) for holding in holdings)
+    assert clear(holdings, tmp_path) == sum(holding.n_bytes for holding in holdings)
+    assert find_holdings(tmp_path) == []
+    assert (tmp_path / "theirs" / "letter.txt").read_text() == "mine"
+    open_cache({"backbone": "a-net", "tap": "layer2"}, tmp_path).append(contents(1), rows(1))
+
+
+def test_opening_a_cache_is_using_it(tmp_path: Path) -> None:
+    for tap in ("a", "b"):
+        open_cache({"tap": tap}, tmp_path).append(contents(1), rows(1))
+    age(tmp_path, days=31)
+    open_cache({"tap": "b"}, tmp_path)
+    unused = [holding.what for holding in find_holdings(tmp_path) if holding.is_unused_for(30)]
+    assert unused == ["activations of a network at a"]
+
+
+def test_nothing_is_deleted_while_a_process_fills_the_cache(tmp_path: Path) -> None:
+    open_cache({}, tmp_path).append(contents(1), rows(1))
+    filling = claim(ACTIVATIONS, {}, tmp_path, contents(2), lambda: None, print)
+    with filling, pytest.raises(ResourceError, match=f"Process {os.getpid()} on .* is filling the cache"):
+        clear(find_holdings(tmp_path), tmp_path)
+    assert len(find_holdings(tmp_path)) == 1
+    clear(find_holdings(tmp_path), tmp_path)
+    assert find_holdings(tmp_path) == []

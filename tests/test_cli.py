@@ -159,6 +159,24 @@ def test_inspect_promises_a_cross_validation_only_where_there_will_be_one(
     assert any("trust the cross-validated result" in line for line in plan) == expected
 
 
+def test_cache_lists_what_a_fit_has_kept_and_deletes_it(
+    run_cli, shapes: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    fit = ["fit", shapes, "--recipe", "ridge", "--backbone", "test_resnet", "--weights", weights, "-q", "--no-report"]
+    assert run_cli(*fit)[0] == 0
+    code, out, _ = run_cli("cache")
+    assert code == 0
+    assert "activations of test_resnet at features" in out
+    assert "--clear deletes it" in out
+    assert json.loads(run_cli("cache", "--json", "--unused-for", 1)[1])["holdings"] == []
+    found = json.loads(run_cli("cache", "--json")[1])
+    assert found["bytes"] == sum(holding["bytes"] for holding in found["holdings"]) > 0
+    assert run_cli("cache", "--clear")[1].endswith(f"in {tmp_path / 'cache'}.\n")
+    assert json.loads(run_cli("cache", "--json")[1])["holdings"] == []
+    assert run_cli(*fit)[0] == 0
+
+
 def test_backbones_lists_names_and_cuts(run_cli) -> None:
     code, out, _ = run_cli("backbones", "test_resnet*")
     assert code == 0

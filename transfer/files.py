@@ -348,6 +348,15 @@ def find_marks(path: str | os.PathLike[str]) -> dict[Path, tuple[str, int]]:
     return {mark: (host, int(pid)) for mark, (host, pid) in owners.items() if pid.isdigit() and not _is_dead(host, pid)}
 
 
+def users_of(folder: str | os.PathLike[str]) -> set[tuple[str, int]]:
+    """Return host and number of the processes that have something temporary in a folder, or below it.
+
+    Those that have died here are left out. Of other machines' nothing is known: they are among those returned.
+    """
+    owners = {_owner_of(temporary) for temporary in Path(folder).rglob(f".*{_TEMPORARY}")}
+    return {(host, int(pid)) for host, pid in owners if pid.isdigit() and not _is_dead(host, pid)}
+
+
 def is_ours(host: str, pid: int) -> bool:
     """Tell whether that is this process."""
     return (host, pid) == (_host(), os.getpid())

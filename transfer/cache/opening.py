@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from transfer.files import cache_folder, require_writable, scratch_folder, sweep
 S = TypeVar("S", bound=Shards)
 
 ACTIVATIONS, PIXELS = "activations", "pixels"  # folders in the cache's
+ABOUT = "about.json"  # says in each of theirs what its rows are, and changes whenever they are used
 _FORMAT = 1  # raise it when rows of the same key would come out differently
 log = logging.getLogger(__name__)
 
@@ -52,8 +54,11 @@ def _open(kind: type[S], name: str, about: dict[str, Any], folder: Path | None) 
         place = _temporary_folder() / place.name
         require_writable(place)
         log.warning("%s What is computed in this run is kept in %s.", error, place)
-    if not (place / "about.json").exists():
-        write_json(place / "about.json", {**about, "format": _FORMAT})
+    if (place / ABOUT).exists():
+        with contextlib.suppress(OSError):
+            os.utime(place / ABOUT)
+    else:
+        write_json(place / ABOUT, {**about, "format": _FORMAT})
     sweep(place)
     sweep(place.parent, deep=False)  # claims
     return kind(place)

@@ -6,6 +6,7 @@ import click
 
 from transfer import __version__
 from transfer.cli.backbones import backbones
+from transfer.cli.cache import cache
 from transfer.cli.compare import compare
 from transfer.cli.demo import demo
 from transfer.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ def cli() -> None:
 
 for _command in (
     backbones,
+    cache,
     compare,
     demo,
     evaluate,

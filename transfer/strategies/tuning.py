@@ -15,6 +15,7 @@ from torch import nn
 
 from transfer import cuts, machine, metrics
 from transfer.backbones import Backbone, fingerprint
+from transfer.cache import TRAINING
 from transfer.dataset.names import count
 from transfer.errors import ResourceError
 from transfer.features import extract
@@ -82,7 +83,7 @@ class Tuning:
         head = nn.utils.skip_init(nn.Linear, job.backbone.n_features, len(job.dataset.classes))
         self.trainee = Trainee(job.backbone, suffix, head, freeze_batchnorm=job.recipe.train.batchnorm == "frozen")
         self._pretrained = self._start = self._end = self.trainee.state()  # the last two: of the way that training goes
-        self.checkpoints = Checkpoints(cache_folder() / "training" / _key(job), resume=job.resume)
+        self.checkpoints = Checkpoints(cache_folder() / TRAINING / _key(job), resume=job.resume)
         known = self.checkpoints.load_about()
         costs = self._costs = find_costs(job, job.cut)
         self.course = Course(**known) if known else choose_course(job, self.trainee, job.cut, costs)
