@@ -48,6 +48,7 @@ def copy(name: str, file: str) -> None:
 def check(file: str) -> None:
     """Say everything that is wrong in a recipe FILE; exit code 2 if anything is."""
     from transfer.backbones import full_name
+    from transfer.dataset.names import count
     from transfer.errors import UsageError
     from transfer.recipe import check_recipe, load_recipe
 
@@ -60,5 +61,5 @@ def check(file: str) -> None:
     for problem in problems:
         click.echo(f"{shown(file)}: {problem}")
     if problems:
-        raise UsageError(f"{len(problems)} problem{'s' * (len(problems) > 1)} in {shown(file)}.")
+        raise UsageError(f"{count(len(problems), 'problem')} in {shown(file)}.")
     click.echo(f"{shown(file)} is sound.")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from transfer import machine
 from transfer.dataset import Dataset, Skipped, display, require_faultless
+from transfer.dataset.names import count
 from transfer.images import LONGEST_ASPECT, MAX_PIXELS, UnreadableImage, decode
 from transfer.progress import Advance, Progress
 
@@ -46,7 +47,7 @@ def decode_all(dataset: Dataset, max_pixels: int = MAX_PIXELS, advance: Advance 
                 if odd:
                     of_this_kind.append(f"'{display(dataset.relative(i))}' ({_shown(found)})")
     kinds = ((f"with a side under {_TINY} pixels", tiny), (f"more than {LONGEST_ASPECT} times as long as wide", long))
-    notes = [f"{len(odd)} image{'s' * (len(odd) > 1)} {what}, such as {odd[0]}." for what, odd in kinds if odd]
+    notes = [f"{count(len(odd), 'image')} {what}, such as {odd[0]}." for what, odd in kinds if odd]
     sizes.sort(key=lambda size: size[0] * size[1])
     picks = {"smallest": 0, "median": len(sizes) // 2, "largest": -1} if sizes else {}
     return Decoded({name: _shown(sizes[i]) for name, i in picks.items()}, notes, bad)

@@ -13,6 +13,7 @@ from typing import Any
 
 from transfer.choice import Choice
 from transfer.curves import LearningCurve
+from transfer.dataset.names import count
 from transfer.recipe import load_recipe
 from transfer.strategies.allowance import Allowance
 from transfer.strategies.development import Development, put_test_aside
@@ -130,7 +131,7 @@ def _record(winner: LinearArm | DeepArm, why: str, prior: Prior, evidence: Evide
     n_read = sum(row["n_judged"] > 0 for row in rows)
     best, curve, bound = evidence.best, evidence.curve, [*evidence.bound, *race.allowance.bound]
     is_read = isinstance(winner, LinearArm) or winner.reading is not None
-    tried = f", of {n_read} way{'s' * (n_read != 1)} that {'were' if n_read != 1 else 'was'} tried" * is_read
+    tried = f", of {count(n_read, 'way that was', 'ways that were')} tried" * is_read
     sentences = [
         f"{winner.name} was chosen for {prior.n_images} images of {prior.n_classes} classes ({prior.per_class:g} per "
         f"class){tried}: {why}.",

@@ -12,6 +12,7 @@ import numpy as np
 
 from transfer import cuts, machine
 from transfer.dataset import Split
+from transfer.dataset.names import count
 from transfer.files import cache_folder, existing_folder, folder_bytes, readable_bytes
 from transfer.recipe import Recipe
 from transfer.strategies.cutting import cut_shape
@@ -150,8 +151,7 @@ def describe_course(job: Job, trainee: Trainee, course: Course, costs: Costs) ->
         kept = f"Cached on disk: the decoded images, about {size}."
         lines.append(kept if course.views else f"{why}: every epoch decodes the images.")
     elif course.views:
-        views = f"{course.views} view{'s' * (course.views > 1)}"
-        lines.append(f"Cached on disk: {views} of each training image at the cut, {size}.")
+        lines.append(f"Cached on disk: {count(course.views, 'view')} of each training image at the cut, {size}.")
     else:
         lines.append(f"{why}: the frozen part runs in every epoch.")
     seconds = course.n_epochs * _epoch_seconds(job, course, costs)

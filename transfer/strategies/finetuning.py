@@ -16,6 +16,7 @@ import dataclasses
 import numpy as np
 
 from transfer import machine, metrics
+from transfer.dataset.names import count
 from transfer.errors import DataError
 from transfer.strategies.jobs import Job, Trained
 from transfer.strategies.linear import detect_novelty, fit_linear
@@ -73,11 +74,8 @@ def _nothing_added(job: Job, outcome: Outcome) -> Trained:
     """Return the linear strategy's result: no epoch was better than the head that training started from."""
     recipe = job.recipe.model_copy(update={"strategy": HEAD})
     fitted, scores = fit_linear(recipe, job.X, job.dataset, job.split)
-    n_epochs = len(outcome.history) - 1
-    rule = (
-        f"What {n_epochs} epoch{'s' * (n_epochs != 1)} led to was not better on val than the start: the network stays "
-        f"as it was. {fitted.rule}"
-    )
+    epochs = count(len(outcome.history) - 1, "epoch")
+    rule = f"What {epochs} led to was not better on val than the start: the network stays as it was. {fitted.rule}"
     X_test = job.X[job.split.indices("test")]
     fitted = dataclasses.replace(fitted, rule=rule)
     return Trained(job.backbone, fitted, X_test, scores, detect_novelty(job), job.computed_in)
