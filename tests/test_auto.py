@@ -380,6 +380,20 @@ def test_few_images_that_are_answered_alike_are_no_certainty() -> None:
     assert many.no_surer_than(0.2) == many
 
 
+def test_of_few_images_what_is_more_likely_better_is_taken() -> None:
+    deep = arm("full", "1" * 18, "1" * 18)
+    deep.prior = Gap(0.004, 0.004)  # beside a linear head that gets hardly anything wrong
+    assert not deep.has_won
+    deep.is_bigger = False
+    assert deep.has_won
+    deep.reading = reading("1" * 15 + "000")
+    assert deep.weighed is not None
+    assert deep.weighed.mean > 0  # what is usual is surer than three images, ...
+    assert not deep.has_won  # ... which are clearly worse
+    deep.differing = 0.5  # on all images
+    assert deep.has_won
+
+
 def test_an_arm_that_leads_back_to_the_solved_head_is_not_taken() -> None:
     partial = arm("partial", "1111111111", FLAT)
     assert partial.has_won

@@ -1,7 +1,7 @@
 """Auto: choose what is trained, by the size of the dataset and by measurement on images that are not reported on.
 
-First what the size says, then what linear heads on the frozen network show, then a race of deeper layers. A dearer way
-has to be better than the linear head by a standard error or a point on the same images, weighed with what is usual.
+First what the size says, then what linear heads on the frozen network show, then a race of deeper layers: a dearer way
+has to be better than the linear head on the same images, weighed with what is usual (`race.DeepArm.has_won`).
 Where classes have too few images, nothing is chosen: the weights of both ways are averaged. Nothing of the test part
 takes part (`development`).
 """

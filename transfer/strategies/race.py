@@ -42,6 +42,7 @@ class DeepArm:
 
     name: str
     recipe: Recipe
+    is_bigger: bool = True  # the dataset is one on which small gains can be told from chance
     cut: str = ""
     reading: Reading | None = None
     flat: Reading | None = None  # of the linear head on the same images
@@ -67,17 +68,28 @@ class DeepArm:
         return gap(self.reading, self.flat, self.known) if self.reading and self.flat else None
 
     @property
+    def sober(self) -> Gap | None:
+        """The gap, no surer than so few images make it."""
+        return self.gap.no_surer_than(self.differing) if self.gap else None
+
+    @property
     def weighed(self) -> Gap | None:
-        """The gap, weighed with what training layers usually gains."""
-        return self.gap.no_surer_than(self.differing).with_prior(self.prior) if self.gap else None
+        """That, weighed with what training layers usually gains."""
+        return self.sober.with_prior(self.prior) if self.sober else None
 
     @property
     def has_won(self) -> bool:
         """Whether it is above the linear head by enough, what is usual weighed in, with layers that have been trained.
 
-        With few validation images a smaller gain suffices, with thousands hardly.
+        On a few images no gain that is worth its time can be told from chance. Most of that time has been spent on
+        trial by then, so what is more likely better is taken, by however little, unless it was clearly worse
+        (`docs/choosing.md`).
         """
-        return self.weighed is not None and self.weighed.is_worth_it and not self.keeps_start
+        if self.sober is None or self.weighed is None or self.keeps_start:
+            return False
+        if self.is_bigger:
+            return self.weighed.is_worth_it
+        return self.weighed.is_known and self.weighed.mean > 0 and self.sober.can_win
 
 
 @dataclass
@@ -120,7 +132,7 @@ def offer(recipe: Recipe, *, is_bigger: bool = False) -> list[DeepArm]:
         train["refit"] = "continue"
     if not is_bigger and recipe.choice.blend and asked.start == "solved":
         train["blend"] = "val"
-    return [DeepArm(name, recipe.with_strategy(name, train=train)) for name in ("partial", "full")]
+    return [DeepArm(name, recipe.with_strategy(name, train=train), is_bigger) for name in ("partial", "full")]
 
 
 def enter(development: Development, arms: list[DeepArm]) -> Race:
