@@ -148,6 +148,18 @@ def test_inspect_describes_and_plans(run_cli, shapes: Path, tmp_path: Path) -> N
     assert described["n_used"] + described["n_unreadable"] + described["n_ignored"] == described["n_seen"] == 62
 
 
+def test_inspect_divides_the_images_as_fit_will(run_cli, shapes: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("strategy: ridge\nseed: 3\ndata: {test_share: 0.4, per_class: 2}\n")
+    plan = json.loads(run_cli("inspect", shapes, "--recipe", recipe, "--json", "-q")[1])["plan"]
+    fit = ["fit", shapes, "--recipe", recipe, "--backbone", "test_resnet", "--weights", weights, "--no-report"]
+    code, _, told = run_cli(*fit, "--out", tmp_path / "run")
+    assert code == 0
+    counts = re.search(r"a head of \d+ classes on \d+ images; \d+ check it, \d+ are reported on", plan[0])
+    assert counts
+    assert counts.group() in told
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [(["linear-svm"], True), (["partial"], False), (["auto"], False)],  # of auto it is not known yet

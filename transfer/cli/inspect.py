@@ -15,10 +15,10 @@ from transfer.cli.printing import print_json, shown
 @click.option(
     "--recipe", metavar="NAME", shell_complete=complete_recipe, help="Show what `fit` would do with this recipe."
 )
-@click.option("--seed", default=0, help="Of the split that would be drawn.")
+@click.option("--seed", type=int, metavar="N", help="Of the split that would be drawn; by default the recipe's, 0.")
 @common("strict", "max_pixels", "json", "quiet")
 def inspect(
-    data: str, recipe: str | None, seed: int, strict: bool, max_pixels: int | None, as_json: bool, quiet: bool
+    data: str, recipe: str | None, seed: int | None, strict: bool, max_pixels: int | None, as_json: bool, quiet: bool
 ) -> None:
     """Describe a dataset, and what fit would do with it.
 

@@ -1,6 +1,7 @@
 """Strategies: what is trained and how.
 
-* `fitting` is `fit`: from a folder of images to a run. `preparing` does what comes before every strategy.
+* `fitting` is `fit`: from a folder of images to a run. `preparing` does what comes before every strategy, and `parts`
+  divides the images as a recipe says.
 * `linear` freezes the whole network and fits a head on its features.
 * `finetuning` trains the layers right of a cut as well, starting from that head: `cutting` finds the cut, `courses`
   decides how long and how, `looking` how the images are seen, and `tuning` is one such training on its way.

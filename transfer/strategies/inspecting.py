@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from transfer.backbones import HANDMADE, default_preprocessing, full_name
-from transfer.dataset import Dataset, Source, Split, describe, draw_split, require_faultless, require_test, scan
+from transfer.dataset import Dataset, Source, Split, describe, require_faultless, require_test, scan
 from transfer.errors import DataError
 from transfer.features import decode_all
 from transfer.images import MAX_PIXELS
 from transfer.progress import Progress
 from transfer.recipe import Recipe, load_recipe
 from transfer.strategies.courses import learned_from
+from transfer.strategies.parts import find_parts
 from transfer.strategies.protocols import describe_protocol, seen_as
 from transfer.strategies.tapping import SEARCH
 
@@ -21,7 +22,7 @@ def inspect(
     data: Source,
     recipe: str | Path | Recipe | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
     quiet: bool = False,
@@ -33,9 +34,9 @@ def inspect(
     data
         As in `fit`.
     recipe
-        With which ``plan`` says what `fit` would do.
+        With which ``plan`` says what `fit` would do; its shares of test and val are those of the split.
     seed
-        Of the split that would be drawn.
+        Of the split that would be drawn; by default the recipe's.
     strict
         Refuse a dataset with any fault, with a `DataError` that says all.
 
@@ -45,6 +46,8 @@ def inspect(
         What `dataset.describe` says of classes, parts, broken files and duplicates, and ``pixels`` and ``plan``.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if seed is not None:
+        chosen = chosen.model_copy(update={"seed": seed})
     seen = seen_as(default_preprocessing(full_name(chosen.backbone)), chosen.features)
     dataset = scan(data)
     with Progress(quiet).task("Decoding every image", len(dataset)) as advance:
@@ -52,10 +55,12 @@ def inspect(
     dataset = dataset.without(decoded.unreadable)
     if strict:
         require_faultless(dataset)
-    split = draw_split(dataset, seed=seed)
+    whole = chosen.model_copy(update={"data": chosen.data.model_copy(update={"per_class": None})})
+    _, split = find_parts(dataset, whole)
+    kept, parts = find_parts(dataset, chosen)
     try:
         require_test(dataset, split)
-        plan = [*describe_plan(chosen, dataset, split), *describe_protocol(chosen, seen)]
+        plan = [*describe_plan(chosen, dataset.subset(kept), parts), *describe_protocol(chosen, seen)]
     except DataError as error:  # what is there is shown all the same
         plan = [f"Refuse this dataset: {error}"]
     described = describe(dataset, split)

@@ -6,23 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from transfer.backbones import Backbone, load_backbone, see
 from transfer.dataset import (
     Dataset,
     Source,
-    Split,
-    add_few,
-    draw_few,
-    draw_split,
     join_domains,
     read_split,
     require_drawable,
     require_test,
     scan,
     stop_on_bad,
-    thin_out,
 )
 from transfer.errors import UsageError
 from transfer.features import FEATURES, Representation, extract, require_strictly
@@ -32,10 +25,10 @@ from transfer.runs import require_as_written, reserve
 from transfer.strategies.cutting import cut_shape, find_cut
 from transfer.strategies.inspecting import describe_plan
 from transfer.strategies.jobs import Clock, Job
+from transfer.strategies.parts import NOT_NEEDED, find_parts
 from transfer.strategies.protocols import describe_protocol, seen_as
 from transfer.strategies.tapping import SEARCH, candidates, ranks_taps, search_taps
 
-_NOT_NEEDED = "more than is trained on"
 _ENOUGH = 128  # images whose features tell the speed of the network
 
 
@@ -86,10 +79,10 @@ def prepare(
         )
     dataset = extraction.dataset
     stop_on_bad(dataset, recipe.data.on_bad, recipe.data.max_bad_share, "--set data.max_bad_share")
-    kept, parts = _find_parts(dataset, recipe, split)
+    kept, parts = find_parts(dataset, recipe, split)
     require_test(dataset, parts)
     if len(kept) < len(dataset):
-        dataset = dataset.keep(kept, _NOT_NEEDED)
+        dataset = dataset.keep(kept, NOT_NEEDED)
     found = None
     if searched:
         with clock.time("taps"):
@@ -131,25 +124,3 @@ def _represent(taps: Sequence[str], recipe: Recipe, backbone: Backbone) -> Repre
     if is_idle and len(cut_shape(backbone, FEATURES)) == 1:
         return dataclasses.replace(read, pool="average")
     return read
-
-
-def _find_parts(dataset: Dataset, recipe: Recipe, split: str | Path | None) -> tuple[np.ndarray, Split]:
-    """Return the positions of the images that take part, sorted, and their split."""
-    settings, seed = recipe.data, recipe.seed
-    drawn, kept = draw_few(dataset, seed)
-    rest = dataset.keep(kept, _NOT_NEEDED)
-    if split is not None:
-        parts = read_split(split, rest, seed=seed)
-    else:
-        parts = draw_split(rest, seed=seed, test_share=settings.test_share, val_share=settings.val_share)
-    if settings.per_class:
-        thinned = thin_out(rest, parts, settings.per_class, seed)
-        reason = [
-            *parts.reasons_of_parts,
-            f"At most {settings.per_class} images of each class are trained on, as asked.",
-        ]
-        # over few images the folds of a cross-validation would hold more of them than are to be trained on
-        kept, parts = kept[thinned], Split(parts.parts[thinned], reason, False)
-    if dataset.domains and len(drawn):
-        return add_few(kept, parts, drawn, dataset.domains, seed)
-    return kept, parts
