@@ -150,6 +150,18 @@ def test_without_network_it_takes_seconds_and_says_what_is_here(silent_hub: None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "torchvision/resnet18"])
+def test_nothing_is_fetched_where_the_hub_is_said_to_be_away(
+    silent_hub: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "Question", lambda _: pytest.fail("somebody was asked"))
+    with pytest.raises(ResourceError, match="HF_HUB_OFFLINE is set"):
+        load_backbone(name)
+
+
 def test_the_hub_is_asked_while_timm_is_imported_if_nothing_like_it_is_cached(silent_hub: None, tmp_path: Path) -> None:
     assert hub.ask_ahead("resnet18") is not None
     (tmp_path / "hub/models--timm--resnet18.a1_in1k").mkdir(parents=True)

@@ -107,19 +107,19 @@ def load_from_hub(
 
 def _require_network(name: str, question: Question | None) -> None:
     """Without a sign of life from the hub, say within seconds what is available offline."""
+    from huggingface_hub import constants
+
     if name.startswith(TORCHVISION):
         address = torchvision_weights(name).url
     else:
-        from huggingface_hub import constants
-
         if not is_published(name):
             raise ResourceError(f"{name} has no pretrained weights. Choose another backbone, or give --weights FILE.")
         config = timm_config(name) or {}
         address = constants.ENDPOINT if config.get("hf_hub_id") else config["url"]
-        if constants.HF_HUB_OFFLINE:
-            raise ResourceError(
-                f"The weights of {name} are not on this machine and HF_HUB_OFFLINE is set. {offline_help()}"
-            )
+    if constants.HF_HUB_OFFLINE:
+        raise ResourceError(
+            f"The weights of {name} are not on this machine and HF_HUB_OFFLINE is set. {offline_help()}"
+        )
     if question is None or question.address != address:
         question = Question(address)
     instead = offline_help()  # while the question is out
