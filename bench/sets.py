@@ -1,6 +1,6 @@
 """What `linear-svm` reaches on real sets, beside scikit-learn's LinearSVC on plainly extracted features.
 
-    python bench/sets.py ../shared/data/* [--markdown]
+    python bench/sets.py ../shared/data/* [--recipe NAME] [--only-ours]
 
 Both see the same split. Plain: timm's own transform with Pillow, float32, then GridSearchCV(LinearSVC, C from 1e-5 to
 1e-1 in 5 steps, 5 folds) on train and val together. Printed: test accuracy with its 95 % Wilson interval, and the exact

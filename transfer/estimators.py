@@ -98,7 +98,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     backbone, weights, tap, exact, device
         As in `FeatureExtractor`.
     scaling, class_weight, folds
-        As in a recipe's `head`.
+        As in a recipe's `head`; ``class_weight=None`` is what is ``none`` there.
     cut, train
         For ``partial`` and ``full``: the layer right of which all are trained, and changes to a recipe's `train`, such
         as ``{"epochs": 5}``. After ``{"keep": "last"}`` no image is left to calibrate the probabilities on.

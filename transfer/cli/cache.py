@@ -9,13 +9,14 @@ from transfer.cli.printing import print_json
 
 
 @click.command()
-@click.option("--clear", is_flag=True, help="Delete it. It is computed again when it is needed.")
+@click.option("--clear", is_flag=True, help="Delete it.")
 @click.option("--unused-for", type=click.IntRange(0), default=0, metavar="DAYS", help="Only what was not used since.")
 @common("json")
 def cache(clear: bool, unused_for: int, as_json: bool) -> None:
-    """List what is kept on disk of images that were computed on, with its size; or delete it.
+    """List what is cached on disk, with its size and when it was last used; or delete it.
 
-    It lies in ~/.cache/transfer, or where the environment variable TRANSFER_CACHE says.
+    Activations and decoded images are computed again when they are needed; a training that was stopped begins anew
+    without its checkpoints. The cache lies in $TRANSFER_CACHE, or else in the user's cache folder.
     """
     import datetime
 

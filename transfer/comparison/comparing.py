@@ -58,7 +58,8 @@ def compare(
     out
         The folder; ``runs/DATA-compare`` by default.
     settings, changes
-        Changes to all recipes, as text or by name; those of ``train`` to the recipes that fine-tune, and to no others.
+        Changes to all recipes, as text or by name. As text (``train.epochs=3``), those of ``train`` change the recipes
+        that may train layers, ``auto`` included, and those of ``choice`` change ``auto`` alone.
 
     Returns
     -------

@@ -53,7 +53,8 @@ def export_features(
     dtype
         Of the arrays: ``float32`` or ``float16``.
     on_bad
-        ``skip`` leaves unreadable images out, up to `max_bad_share` of all; ``fail`` stops at the first.
+        ``skip`` leaves unreadable images out, up to `max_bad_share` of all; ``fail`` stops, when
+        all have been looked at, where there are any.
     strict
         Refuse a dataset with any fault before anything is computed.
 
