@@ -302,6 +302,18 @@ def test_an_epoch_is_kept_that_is_as_good_as_the_best_and_better_than_the_start(
         assert same(resnet.trainee.state(), start)
 
 
+def test_where_val_does_not_choose_the_epoch_the_last_one_is_kept_however_bad(resnet: Setting) -> None:
+    start, settings = resnet.trainee.state(), dataclasses.replace(SETTINGS, n_epochs=6, chooses_epoch=False)
+    outcome = resnet.train(resnet.cached, settings, lr=0.3)  # far too high
+    assert outcome.best_epoch == 6
+    assert not same(resnet.trainee.state(), start)
+    resnet.trainee.eval()
+    with torch.inference_mode():
+        scores = resnet.trainee(next(resnet.cached.batches([np.arange(60)], 0))).numpy()
+    assert (scores.argmax(1) == resnet.dataset.labels).mean() == pytest.approx(outcome.history[-1].val_accuracy)
+    assert max(row.val_accuracy for row in outcome.history) > outcome.history[-1].val_accuracy
+
+
 def test_late_epochs_are_kept_unless_they_are_worse_by_more_than_noise() -> None:
     best = "1" * 90 + "0" * 10
     assert is_as_good(best, best)

@@ -114,7 +114,7 @@ class TrainSettings(_Settings):
     refit: Literal[True, False, "continue"] | None = None
     patience: int | None = Field(None, ge=1)  # epochs without a better one on val that end it; None: never
     keep: Literal["best", "last"] = "best"  # the epoch that val finds best; or the last, after training on val too
-    blend: Blend = 1.0  # of the way from the start to the epoch that is kept; val: val chooses among half and more
+    blend: Blend = 1.0  # of the way from the start to the kept epoch; val: to the last, half or more as val chooses
     batch_size: int = Field(32, ge=1)
     start: Literal["solved", "zero"] = "solved"  # the head's weights: the linear classifier's, or zeros
     frozen_epochs: int = Field(0, ge=0)  # the first epochs train the head alone

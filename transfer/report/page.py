@@ -94,6 +94,7 @@ def _content(run: Record, predictions: Sequence[Prediction]) -> dict[str, Any]:
         "starts_solved": run.recipe.train.start == "solved",
         "keeps_last": run.recipe.train.learns_from_val,
         "blend": training.get("blend", 1.0),
+        "val_blends": run.recipe.train.blend == "val",
         "is_calibrated": run.info["head"]["is_calibrated"],
     }
 

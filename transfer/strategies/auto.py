@@ -178,7 +178,7 @@ def _deep_row(arm: DeepArm, winner: LinearArm | DeepArm) -> dict[str, Any]:
         **_numbers(arm.reading, arm.gap),
         "weighed_gap": weighed_gap,
         "weighed_standard_error": weighed_error,
-        "judged_on": f"val{times}, which chose epoch and blend: that flatters a little" if arm.reading else "nothing",
+        "judged_on": f"val{times}, which chose epoch or blend: that flatters a little" if arm.reading else "nothing",
         "seconds": round(arm.seconds, 3),
         "outcome": f"chosen: {arm.outcome}" if arm is winner else arm.outcome,
     }

@@ -72,7 +72,7 @@ class Course:
             frozen_epochs=settings.frozen_epochs,
             frozen_lr=settings.frozen_lr or settings.lr,
             blend=1.0 if settings.blend == "val" else settings.blend,  # val chooses afterwards
-            may_keep_start=settings.blend != "val",
+            chooses_epoch=settings.blend != "val",
         )
 
     def to_dict(self) -> dict[str, Any]:

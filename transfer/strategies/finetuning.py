@@ -2,10 +2,10 @@
 
 Epoch 0 is that head on the frozen network; a later epoch is kept only where val finds it better. Where it finds none,
 the result is the linear strategy's. (Recipes that copy others' ways start from a head of zeros instead, and may end
-below it.) With `train.blend=val` val chooses how far of the way from the start the weights lie, instead of whether they
-leave it at all (WiSE-FT, Wortsman et al., CVPR 2022). Where images are few, the training that val has chosen is gone
-through once more with the images of val among the others, as the linear strategies do with their heads; or it goes on
-with them for a few epochs (`train.refit=continue`). Where nothing is to be chosen (`train.keep=last`), val judges
+below it.) With `train.blend=val` val chooses how far of the way from the start to the last epoch the weights lie,
+instead of an epoch (WiSE-FT, Wortsman et al., CVPR 2022). Where images are few, the training that val has chosen is
+gone through once more with the images of val among the others, as the linear strategies do with their heads; or it goes
+on with them for a few epochs (`train.refit=continue`). Where nothing is to be chosen (`train.keep=last`), val judges
 nothing and is learned from at once.
 """
 

@@ -117,8 +117,8 @@ class Tuning:
     def calibrate(self, outcome: Outcome) -> tuple[FittedHead, np.ndarray]:
         """Return the trained head, with the temperature that val gives it, and its probabilities (n, C) on val.
 
-        With `train.blend=val` the weights first go back so far towards the start that val's log loss is least, which
-        tells more of few images than how many are right.
+        With `train.blend=val` they are those of the last epoch, which first go back so far towards the start that val's
+        log loss is least: that tells more of few images than how many are right.
         """
         job, labels = self.job, self.job.dataset.labels[self.job.split.indices("val")]
         judged, way = self._on_val(job.progress), ""
@@ -134,10 +134,11 @@ class Tuning:
             way = f" Weights {self.share:g} of the way there from the solved head, by log loss on val."
         head, probabilities, self._X_val = judged
         first, kept_epoch = outcome.history[0], outcome.history[outcome.best_epoch]
+        which = "the last" if way else "the last within one standard error of the best on val"
         rule = (
-            f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, the last within one standard error of the best "
-            f"on val: {kept_epoch.val_accuracy:.1%}, before any step {first.val_accuracy:.1%}.{way} Temperature on "
-            f"val. Val chose the epoch{' and the way' if way else ''}: its score flatters."
+            f"Epoch {outcome.best_epoch} of {len(outcome.history) - 1}, {which}: {kept_epoch.val_accuracy:.1%} of val, "
+            f"before any step {first.val_accuracy:.1%}.{way} Temperature on val. Val chose the "
+            f"{'way' if way else 'epoch'}: its score flatters."
         )
         seconds = outcome.history[-1].seconds
         chosen: dict[str, float] = {"epoch": outcome.best_epoch, **({"blend": self.share} if way else {})}

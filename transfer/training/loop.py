@@ -1,7 +1,8 @@
 """Training: the only loop. It starts from a head, usually a solved one, and keeps an epoch that val finds better.
 
 Of the epochs, the last one within one standard error of the best is kept: the rate falls to zero, so late weights are
-settled, while the best of many noisy readings of a small val is often an accident (`docs/defaults.md`).
+settled, while the best of many noisy readings of a small val is often an accident (`docs/defaults.md`). With
+`chooses_epoch=False` it is the very last.
 
 Every draw depends on (seed, epoch, position) and nothing else, so a resumed training gives the weights of one that was
 never interrupted, without any generator's state on disk.
@@ -118,7 +119,7 @@ def train(
         run.until(deadline, after_step, after_epoch)
     history = [Epoch(**row) for row in run.state.history]
     best_epoch = run.state.kept_epoch
-    if val is not None and settings.may_keep_start and not history[best_epoch].is_better_than(history[0]):
+    if val is not None and settings.chooses_epoch and not history[best_epoch].is_better_than(history[0]):
         best_epoch = 0
     kept = run.kept if best_epoch else run.start
     trainee.load_state_dict(blend(run.start, kept, settings.blend) if settings.blend < 1 else kept)
@@ -277,15 +278,16 @@ class _Training:
         )
         if epoch and hits.count("1") > state.peak_hits.count("1"):
             state.peak_epoch, state.peak_hits = epoch, hits
-        is_kept = epoch > 0 and (not state.peak_hits or is_as_good(hits, state.peak_hits))
+        chooses = self.val is not None and self.settings.chooses_epoch
+        is_kept = epoch > 0 and (not chooses or is_as_good(hits, state.peak_hits or hits))
         if is_kept:
             state.kept_epoch, self.kept = epoch, judged
         state.history.append(asdict(row))
         state.epoch, state.step = epoch + 1, 0
         state.loss_sum, state.n_right, state.n_seen, state.epoch_seconds = 0.0, 0, 0, 0.0
         if self.val is not None:
-            is_better = not self.settings.may_keep_start or row.is_better_than(Epoch(**state.history[0]))
-            self.say(row.describe(self.settings.n_epochs, is_kept and is_better))
+            is_chosen = chooses and is_kept and row.is_better_than(Epoch(**state.history[0]))
+            self.say(row.describe(self.settings.n_epochs, is_chosen))
         after_epoch(row)
 
     def _heed(self) -> None:

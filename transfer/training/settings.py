@@ -24,5 +24,5 @@ class TrainingSettings:
     frozen_epochs: int = 0  # first, that train the head alone
     frozen_lr: float = 0.0  # peak rate of the head in those
     blend: float = 1.0  # of the way from the start to the weights that are kept, where the trainee is left
-    may_keep_start: bool = True  # where val finds no epoch better
+    chooses_epoch: bool = True  # by val, the start where none is better; otherwise the last one is kept
     last_epoch: int | None = None  # after which training ends, on its way; None: the last of all
