@@ -140,13 +140,13 @@ def test_a_claim_that_was_taken_over_is_not_made_anew(place: Path, monkeypatch: 
     is_lost = threading.Event()
 
     def renew(mark: Path) -> bool:
-        is_there = files.renew_mark(mark)
+        is_there = files.touch(mark)
         if not is_there:
             is_lost.set()
         return is_there
 
     monkeypatch.setattr(claims, "_RENEWAL_SECONDS", 0.01)
-    monkeypatch.setattr(claims, "renew_mark", renew)
+    monkeypatch.setattr(claims, "touch", renew)
     with take(place):
         marks(place)[0].unlink()
         assert is_lost.wait(60)

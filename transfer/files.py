@@ -326,10 +326,10 @@ def make_mark(path: str | os.PathLike[str]) -> Path:
     return mark
 
 
-def renew_mark(mark: Path) -> bool:
-    """Let a mark change, for those who watch it; return whether it is still there."""
+def touch(path: Path) -> bool:
+    """Let the time of a file change, for those who watch it; return whether there is such a file."""
     try:
-        os.utime(mark)
+        os.utime(path)
     except FileNotFoundError:
         return False
     except OSError:  # a disk that is away for a moment

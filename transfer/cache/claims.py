@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from transfer.cache.opening import place_of
 from transfer.errors import ResourceError
-from transfer.files import find_marks, is_ours, make_mark, remove, renew_mark
+from transfer.files import find_marks, is_ours, make_mark, remove, touch
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ def _renewed(mark: Path) -> Iterator[None]:
     is_over = threading.Event()
 
     def renew() -> None:
-        while not is_over.wait(_RENEWAL_SECONDS) and renew_mark(mark):
+        while not is_over.wait(_RENEWAL_SECONDS) and touch(mark):
             pass
 
     threading.Thread(target=renew, daemon=True).start()

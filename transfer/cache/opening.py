@@ -8,7 +8,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from transfer.cache.activations import ActivationCache
 from transfer.cache.pixels import PixelCache
 from transfer.cache.shards import Shards
 from transfer.errors import ResourceError
-from transfer.files import cache_folder, require_writable, scratch_folder, sweep, write_json
+from transfer.files import cache_folder, require_writable, scratch_folder, sweep, touch, write_json
 
 S = TypeVar("S", bound=Shards)
 
@@ -54,10 +53,7 @@ def _open(kind: type[S], name: str, about: dict[str, Any], folder: Path | None) 
         place = _temporary_folder() / place.name
         require_writable(place)
         log.warning("%s What is computed in this run is kept in %s.", error, place)
-    if (place / ABOUT).exists():
-        with contextlib.suppress(OSError):
-            os.utime(place / ABOUT)
-    else:
+    if not touch(place / ABOUT):
         write_json(place / ABOUT, {**about, "format": _FORMAT})
     sweep(place)
     sweep(place.parent, deep=False)  # claims
