@@ -14,7 +14,8 @@ cell, its times are not compared.
 
 A test part of a few hundred images tells two ways apart by some points only. So a run is also scored on images that its
 seed has not drawn (`--others`, at most so many; with `all` there are none), where `transfer evaluate` does so after the
-seconds have been read; accuracy is then that on both together, in cells where every row has them.
+seconds have been read; accuracy is then that on both together, in cells where every arm and `auto` have them. A row
+without them is compared on the test part alone.
 
 Regret is the test accuracy of the oracle's arm less that of a policy, in points. The oracle's arm is the best by mean
 accuracy on the *other* seeds of the same dataset and size, and it is scored on this one, since the best of several
@@ -185,9 +186,9 @@ def _by_cell(rows: list[dict]) -> dict[Cell, dict[str, dict]]:
         name, size, seed, policy, _ = row["cell"]
         table[name, size, seed][policy] = dict(row)
     for found in table.values():
-        has_others = all(row.get("n_others") for row in found.values())
+        has_others = all(found[policy].get("n_others") for policy in (*ARMS, "auto") if policy in found)
         for row in found.values():
-            n_others = row["n_others"] if has_others else 0
+            n_others = row.get("n_others", 0) if has_others else 0
             row["n_scored"] = row["n"] + n_others
             row["accuracy"] = (row["n"] * row["test"] + n_others * (row.get("others") or 0.0)) / row["n_scored"]
     return dict(table)
@@ -243,12 +244,13 @@ def _regrets(table: dict[Cell, dict[str, dict]]) -> dict[str, dict[Cell, float]]
     """Return points below the oracle's arm, by policy and cell."""
     found: dict[str, dict[Cell, float]] = defaultdict(dict)
     for cell, policies in table.items():
-        best = policies[_oracle(table, cell)]["accuracy"]
-        chosen = {policy: policies[policy]["accuracy"] for policy in (*ARMS, *AUTO) if policy in policies}
+        best = policies[_oracle(table, cell)]
+        chosen = {policy: policies[policy] for policy in (*ARMS, *AUTO) if policy in policies}
         if len({name for name, _, _ in table}) > 1:
-            chosen["threshold on images per class"] = policies[_threshold_arm(table, cell)]["accuracy"]
-        for policy, accuracy in chosen.items():
-            found[policy][cell] = 100 * (best - accuracy)
+            chosen["threshold on images per class"] = policies[_threshold_arm(table, cell)]
+        for policy, row in chosen.items():
+            measure = "accuracy" if row["n_scored"] == best["n_scored"] else "test"
+            found[policy][cell] = 100 * (best[measure] - row[measure])
     return found
 
 
